@@ -1,0 +1,133 @@
+"""What flows between people, models and tools: parts, messages, calls, results and usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from keyeloop.runtime.evidence import View
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class MediaRef:
+    """Bytes in the media store, by content. Pixels of a picture are final: a backend never resizes them again."""
+
+    sha256: str
+    mime: str
+    size_bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One picture, with its address where it shows a source."""
+
+    media: MediaRef
+    view: View | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """A clip: frames of one size in ascending presentation time. Every frame has a view with ``time_s``."""
+
+    frames: tuple[Image, ...]
+
+    @property
+    def times_s(self) -> tuple[float, ...]:
+        return tuple(frame.view.time_s or 0.0 for frame in self.frames if frame.view is not None)
+
+
+Part = Text | Image | Video
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call as the model made it, parsed. ``id`` is unique in a run."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class MalformedCall:
+    """A tool call that could not be read: the model's own text, and what is wrong with it."""
+
+    text: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. Messages are only ever appended to a run's history."""
+
+    role: Role
+    parts: tuple[Part, ...] = ()
+    reasoning: str = ""
+    """Thinking of an assistant turn, without its tags."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    """For a tool turn: the call it answers."""
+    raw: str | None = None
+    """For an assistant turn: the exact text that the model produced after the generation prompt, end token excluded,
+    so that the next request begins with the same bytes."""
+
+    @property
+    def text(self) -> str:
+        """All text parts joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """What a model is told of a tool: name, one-line description, JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one request, or a sum of several."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the input: served from a cache."""
+    visual_tokens: int = 0
+    """Of the input: picture tokens."""
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of the output: thinking."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.visual_tokens + other.visual_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool gave back for one call."""
+
+    call_id: str
+    name: str
+    parts: tuple[Part, ...]
+    error: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """For people and logs, never sent to a model."""

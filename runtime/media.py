@@ -1,0 +1,83 @@
+"""Pictures by content: stored once under the sha256 of their bytes, checked before they enter."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from keyeloop.runtime.content import MediaRef
+from keyeloop.runtime.errors import InputError, JournalError
+from keyeloop.runtime.picture import Pixels, decode_picture, encode_picture, read_header
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class MediaStore:
+    """A folder of pictures, each under ``ab/abcdef...`` by the sha256 of its bytes; nothing in it is ever changed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put_image(self, pixels: Pixels) -> MediaRef:
+        """Store height x width x 3 uint8 RGB pixels as canonical JPEG: same pixels, same bytes, same address.
+
+        Raises InputError for any other shape or type.
+        """
+        height, width = pixels.shape[:2] if pixels.ndim >= 2 else (0, 0)
+        return self._put(encode_picture(pixels), "image/jpeg", width, height)
+
+    def put_bytes(self, data: bytes) -> MediaRef:
+        """Store an encoded picture (JPEG, PNG or WebP) as it is, after decoding it whole.
+
+        What a reader could show differently (a rotation mark, transparency) is stored as canonical JPEG instead.
+        Raises InputError for bytes that are no sound picture.
+        """
+        pixels = decode_picture(data)
+        height, width = pixels.shape[:2]
+        header = read_header(data)
+        if header.mime == "image/jpeg" and (header.width, header.height) == (width, height) and b"Exif\0" not in data:
+            return self._put(data, header.mime, width, height)
+        if header.mime == "image/png" and data[24:26] == b"\x08\x02":  # 8 bits a channel, RGB, no alpha
+            return self._put(data, header.mime, width, height)
+        return self.put_image(pixels)
+
+    def read(self, sha256: str) -> bytes:
+        """The bytes stored under ``sha256``; JournalError when they are missing or no longer match it."""
+        path = self.path(sha256)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise JournalError(f"no media {sha256} in {self.root}: was it copied along with its run?") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise JournalError(f"media file {path} does not match its name: it was changed after it was stored")
+        return data
+
+    def pixels(self, ref: MediaRef) -> Pixels:
+        """Decoded picture, height x width x 3 of uint8 RGB."""
+        return decode_picture(self.read(ref.sha256))
+
+    def path(self, sha256: str) -> Path:
+        """Where a picture with this sha256 is or would be; InputError for anything that is not one."""
+        if not _SHA256.fullmatch(sha256):
+            raise InputError(f"{sha256!r} is not a sha256 in lower-case hexadecimal")
+        return self.root / sha256[:2] / sha256
+
+    def _put(self, data: bytes, mime: str, width: int, height: int) -> MediaRef:
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.path(sha256)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(draft).replace(path)
+            except BaseException:
+                Path(draft).unlink(missing_ok=True)
+                raise
+        return MediaRef(sha256, mime, len(data), width, height)

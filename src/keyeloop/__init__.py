@@ -1,0 +1,1 @@
+"""keyeloop: an agent that watches."""
