@@ -1,0 +1,78 @@
+"""Text and token ids, through a Hugging Face ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
+
+from keyeloop.model_backend.keye.template import Chunk, Picture, Plain
+from keyeloop.runtime.content import Image
+from keyeloop.runtime.errors import CheckpointError
+
+PIXELS_PER_TOKEN = 28 * 28
+"""A picture token stands for 2 x 2 patches of 14 x 14 pixels."""
+
+
+class Placed(NamedTuple):
+    """A picture in a token sequence."""
+
+    image: Image
+    start: int
+    """Index of its first token."""
+    tokens: int
+
+
+class Layout(NamedTuple):
+    """A request as the model sees it."""
+
+    ids: list[int]
+    pictures: list[Placed]
+
+
+class KeyeTokenizer:
+    """Encodes template text with special tokens and everything from outside without."""
+
+    def __init__(self, path: Path) -> None:
+        """Read ``tokenizer.json``. Raises CheckpointError when the file is missing."""
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no tokenizer; a model folder needs config.json, tokenizer.json and weights")
+        self._special = Tokenizer.from_file(str(path))
+        self._plain = Tokenizer.from_file(str(path))
+        self._plain.encode_special_tokens = True
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, special ones included."""
+        return int(self._special.get_vocab_size(with_added_tokens=True))
+
+    def id_of(self, token: str) -> int:
+        """The id of a special token. Raises CheckpointError when the vocabulary lacks it."""
+        found = self._special.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"the tokenizer has no token {token!r}")
+        return int(found)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids; with ``special`` false, names of special tokens are ordinary characters."""
+        tokenizer = self._special if special else self._plain
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens by name."""
+        return str(self._special.decode(list(ids), skip_special_tokens=False))
+
+    def lay_out(self, chunks: Iterable[Chunk]) -> Layout:
+        """Token ids of a rendered request; a picture of ``w`` x ``h`` pixels takes ``w * h / 784`` places."""
+        ids: list[int] = []
+        pictures: list[Placed] = []
+        for chunk in chunks:
+            if isinstance(chunk, Picture):
+                tokens = chunk.image.media.width * chunk.image.media.height // PIXELS_PER_TOKEN
+                pictures.append(Placed(chunk.image, len(ids), tokens))
+                ids.extend([self.id_of(chunk.pad)] * tokens)
+            else:
+                ids.extend(self.encode(chunk.text, special=not isinstance(chunk, Plain)))
+        return Layout(ids, pictures)

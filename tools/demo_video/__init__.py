@@ -1,0 +1,1 @@
+"""Board videos: synthetic footage with known answers, for demos, tests and training."""

@@ -1,0 +1,1 @@
+"""Looking into videos: probe, clip, zoom, each frame with its time and address."""

@@ -1,0 +1,1 @@
+"""keye-tiny: generator, trainer and evaluation."""
