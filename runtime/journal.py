@@ -1,0 +1,133 @@
+"""The record of a run: append-only lines of JSON, on disk before the next step begins."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from keyeloop.runtime.clock import Clock
+from keyeloop.runtime.errors import JournalError
+from keyeloop.runtime.events import Event, event_from_line, event_to_line
+from keyeloop.runtime.media import MediaStore
+
+JOURNAL = "journal.jsonl"
+MEDIA = "media"
+UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
+"""Fields that may differ between two equal runs."""
+
+
+class Journal:
+    """Writes ``RUN/journal.jsonl``; pictures go to ``RUN/media``. A killed process loses at most the line in flight."""
+
+    def __init__(self, folder: Path, clock: Clock, file: IO[bytes], next_seq: int) -> None:
+        self.folder = folder
+        self.media = MediaStore(folder / MEDIA)
+        self._clock, self._file, self._next_seq = clock, file, next_seq
+
+    @classmethod
+    def create(cls, folder: Path, clock: Clock) -> Journal:
+        """Begin the record of a new run in ``folder``, which is made; JournalError when it already holds one."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / JOURNAL).open("xb")
+        except FileExistsError:
+            raise JournalError(f"{folder} already holds a run: choose another folder") from None
+        except OSError as error:
+            raise JournalError(f"a run cannot be recorded in {folder}: {error.strerror}") from error
+        _sync_folder(folder)
+        return cls(folder, clock, file, 0)
+
+    @classmethod
+    def reopen(cls, folder: Path, clock: Clock) -> Journal:
+        """Go on with the record of a run that was cut off: a torn last line is dropped, numbering continues."""
+        sound, events = 0, 0
+        for event, end in _scan(folder):
+            sound, events = end, event.seq + 1
+        file = (folder / JOURNAL).open("r+b")
+        file.truncate(sound)
+        file.seek(sound)
+        return cls(folder, clock, file, events)
+
+    def append(self, event: Event) -> Event:
+        """Number and date the event, write it, and return it so; it is on disk when this returns."""
+        if self._file.closed:
+            raise JournalError(f"the record of {self.folder} is closed")
+        stamped = event.model_copy(update={"seq": self._next_seq, "time_s": self._clock.now()})
+        try:
+            self._file.write(event_to_line(stamped) + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise JournalError(f"{self.folder / JOURNAL} could not be written: {error.strerror}") from error
+        self._next_seq += 1
+        return stamped
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_journal(folder: Path) -> Iterator[Event]:
+    """Events of the run in ``folder``, in order; a torn last line is passed over.
+
+    Raises JournalError when there is no run, or when a line before the last cannot be read.
+    """
+    return (event for event, _ in _scan(folder))
+
+
+def steady_lines(folder: Path) -> list[str]:
+    """The journal's lines with times, durations and ids blanked: equal for two equal runs."""
+    return [
+        json.dumps(_steady(json.loads(event_to_line(event))), ensure_ascii=False, sort_keys=True)
+        for event in read_journal(folder)
+    ]
+
+
+def _scan(folder: Path) -> Iterator[tuple[Event, int]]:
+    """Each event with the offset just behind its line."""
+    path = folder / JOURNAL
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise JournalError(f"no run in {folder}: {path} cannot be opened ({error.strerror})") from None
+    with file:
+        end, number, torn = 0, 0, ""
+        for line in file:
+            if torn:
+                raise JournalError(f"{path} is damaged: {torn}")
+            end, number = end + len(line), number + 1
+            if not line.endswith(b"\n"):
+                return
+            try:
+                event = event_from_line(line)
+            except ValidationError as error:
+                torn = f"line {number} cannot be read ({error.errors(include_url=False)[0]['msg']})"
+                continue
+            yield event, end
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: None if key in UNSTEADY else _steady(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_steady(item) for item in value]
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
