@@ -102,6 +102,10 @@ class ContextEdited(EventBase):
 
     kind: Literal["context_edit"] = "context_edit"
     turn: int
+    message: int
+    """Index in the run's history of the message that was edited."""
+    part: int
+    """Index of its part that the stub replaces."""
     evicted: tuple[str, ...]
     """Handles of the views that are no longer shown."""
     stub: str

@@ -62,7 +62,7 @@ def all_events() -> list[Event]:
         ReplyReceived(turn=1, message=to_wire(reply()), usage=Usage(100, 0, 45, 9, 3), finish="tool_calls"),
         ToolCalled(turn=1, call=reply().tool_calls[0]),
         ToolReturned(turn=1, call_id="c1", name="clip_video", parts=clip, views=(view("f1"), view("f2", 84.0))),
-        ContextEdited(turn=2, evicted=("f1",), stub="f1: no longer shown", freed_tokens=45),
+        ContextEdited(turn=2, message=3, part=1, evicted=("f1",), stub="f1: no longer shown", freed_tokens=45),
         Noticed(turn=2, code="repeated_call", text="twice", message=to_wire(Message("user", (Text("stop"),)))),
         RunEnded(
             status="answered",

@@ -1,0 +1,115 @@
+"""Settings of a run: an argument wins over the environment (``KEYELOOP_*``), that over ``keyeloop.toml``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keyeloop.runtime.budget import Limits
+from keyeloop.runtime.errors import ConfigError
+
+FILE = "keyeloop.toml"
+PREFIX = "KEYELOOP_"
+
+
+class Config(BaseModel):
+    """Every setting, checked. The names are those of the file, of arguments and, in capitals, of the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = "keye-tiny"
+    """A model name or the folder of a checkpoint."""
+    runs: Path = Path("runs")
+    """Folder under which every run gets a folder of its own."""
+    documents: Path | None = None
+    """Folder of .txt and .md files that ``web_search`` looks into."""
+    turns: int | None = Field(default=24, gt=0)
+    tool_calls: int | None = Field(default=64, gt=0)
+    total_tokens: int | None = Field(default=None, gt=0)
+    visual_tokens: int | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    result_visual_tokens: int | None = Field(default=None, gt=0)
+    """Picture tokens that one tool result may add; None leaves it to the model's context."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy."""
+    max_tokens: int = Field(default=1024, gt=0)
+    """Longest reply."""
+    seed: int | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The budget part."""
+        return Limits(self.turns, self.tool_calls, self.total_tokens, self.visual_tokens, self.seconds)
+
+
+def load_config(
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Config:
+    """Settings from arguments (None means not given), environment and file, in this order of precedence.
+
+    ``environment`` defaults to the process's own, ``file`` to ``keyeloop.toml`` in the working folder, which may be
+    missing; a named one must exist. In the environment an empty value or ``none`` stands for no limit. Raises
+    ConfigError for an unknown name, with the nearest known one, and for a value that does not fit, with its origin.
+    """
+    origins: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for origin, layer in (
+        (str(file or FILE), _from_file(file)),
+        ("the environment", _from_environment(os.environ if environment is None else environment)),
+        ("an argument", {name: value for name, value in (arguments or {}).items() if value is not None}),
+    ):
+        for name, value in layer.items():
+            if name not in Config.model_fields:
+                raise ConfigError(_unknown(name, origin))
+            values[name], origins[name] = value, origin
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        shown = _variable(name) if origins[name] == "the environment" else name
+        raise ConfigError(f"setting {shown} from {origins[name]} is {first['input']!r}: {first['msg']}") from None
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    path = file or Path(FILE)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise ConfigError(f"no such settings file: {file}") from None
+    except OSError as error:
+        raise ConfigError(f"settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} is not TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name.removeprefix(PREFIX).lower(): None if value.lower() in ("", "none") else value
+        for name, value in environment.items()
+        if name.startswith(PREFIX)
+    }
+
+
+def _unknown(name: str, origin: str) -> str:
+    def shown(known: str) -> str:
+        return _variable(known) if origin == "the environment" else known
+
+    near = difflib.get_close_matches(name, Config.model_fields, n=1, cutoff=0.4)
+    hint = f"did you mean {shown(near[0])}?" if near else f"known are {', '.join(map(shown, Config.model_fields))}"
+    return f"unknown setting {shown(name)} from {origin}: {hint}"
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()

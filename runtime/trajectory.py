@@ -1,0 +1,214 @@
+"""A run read back from its journal: steps, totals, answer, and where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from keyeloop.runtime.content import Image, Message, Part, Text, Usage, Video
+from keyeloop.runtime.errors import JournalError
+from keyeloop.runtime.events import (
+    ContextEdited,
+    Event,
+    Noticed,
+    ReplyReceived,
+    RequestSent,
+    RunEnded,
+    RunStart,
+    RunStatus,
+    ToolCalled,
+    ToolReturned,
+)
+from keyeloop.runtime.evidence import Citation, View
+from keyeloop.runtime.journal import MEDIA, read_journal
+from keyeloop.runtime.media import MediaStore
+from keyeloop.runtime.wire import from_wire, parts_from_wire
+
+Status = RunStatus | Literal["in flight"]
+
+
+class Span(NamedTuple):
+    """A stretch of a source that was looked at, in presentation seconds; one frame has no length."""
+
+    start_s: float
+    end_s: float
+    views: int
+
+
+@dataclass
+class CallStep:
+    """One tool call and what came of it; no result when the run was cut off before."""
+
+    called: ToolCalled
+    returned: ToolReturned | None = None
+
+
+@dataclass
+class Step:
+    """One turn: what was asked, what came back, what was done."""
+
+    turn: int
+    request: RequestSent | None = None
+    reply: ReplyReceived | None = None
+    calls: list[CallStep] = field(default_factory=list)
+    notices: list[Noticed] = field(default_factory=list)
+    edits: list[ContextEdited] = field(default_factory=list)
+
+
+class Trajectory:
+    """A read view over one run's events; it never changes them."""
+
+    def __init__(self, folder: Path, events: Iterable[Event]) -> None:
+        self.folder = folder
+        self.events = tuple(events)
+        self.media = MediaStore(folder / MEDIA)
+        first = next(iter(self.events), None)
+        if not isinstance(first, RunStart):
+            raise JournalError(f"the journal in {folder} does not begin with run_start: the run was cut off at once")
+        self.start = first
+        ends = [event for event in self.events if isinstance(event, RunEnded)]
+        self.end: RunEnded | None = ends[-1] if ends else None
+        self.steps = tuple(_steps(self.events))
+
+    @classmethod
+    def read(cls, folder: Path) -> Trajectory:
+        """Read the run in ``folder``, finished or not; JournalError when there is none."""
+        return cls(folder, read_journal(folder))
+
+    @property
+    def question(self) -> str:
+        return self.start.question
+
+    @property
+    def status(self) -> Status:
+        """How the run ended; ``in flight`` while (or because) no end is recorded."""
+        return self.end.status if self.end else "in flight"
+
+    @property
+    def answer(self) -> str:
+        return self.end.answer if self.end else ""
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        return self.end.citations if self.end else ()
+
+    @property
+    def usage(self) -> Usage:
+        """Sum over all replies."""
+        return sum((step.reply.usage for step in self.steps if step.reply), Usage())
+
+    @property
+    def duration_s(self) -> float:
+        """From the first event to the last."""
+        return self.events[-1].time_s - self.start.time_s
+
+    @property
+    def tool_calls(self) -> int:
+        """How many calls were made."""
+        return sum(len(step.calls) for step in self.steps)
+
+    def views(self) -> dict[str, View]:
+        """Every view of the run by handle, in the order of minting."""
+        found: dict[str, View] = {}
+        for group in self._view_groups():
+            for view in group:
+                found.setdefault(view.handle, view)
+        return found
+
+    def looked(self) -> dict[str, tuple[Span, ...]]:
+        """Where the run looked: for each source, spans in ascending time, overlapping ones joined.
+
+        The views of one call make one span. A source without times (an image) has an empty tuple.
+        """
+        spans: dict[str, list[Span]] = {}
+        for group in self._view_groups():
+            for name in dict.fromkeys(view.source for view in group):
+                times = [view.time_s for view in group if view.source == name and view.time_s is not None]
+                found = spans.setdefault(name, [])
+                if times:
+                    found.append(Span(min(times), max(times), len(times)))
+        return {name: _joined(found) for name, found in spans.items()}
+
+    def messages(self) -> tuple[Message, ...]:
+        """The context as the next request would carry it, evicted pictures replaced by their stubs."""
+        history = [from_wire(message) for message in self.start.messages]
+        for event in self.events:
+            match event:
+                case ReplyReceived():
+                    history.append(from_wire(event.message))
+                case ToolReturned():
+                    history.append(Message("tool", parts_from_wire(event.parts), tool_call_id=event.call_id))
+                case Noticed(message=message) if message is not None:
+                    history.append(from_wire(message))
+                case ContextEdited():
+                    history[event.message] = _edited(history[event.message], event)
+        return tuple(history)
+
+    def _view_groups(self) -> Iterator[tuple[View, ...]]:
+        """Views that appeared together: in one opening message, or in one tool result."""
+        for opening in self.start.messages:
+            yield _shown(parts_from_wire(opening.parts))
+        for event in self.events:
+            if isinstance(event, ToolReturned):
+                yield event.views or _shown(parts_from_wire(event.parts))
+
+
+def _steps(events: Iterable[Event]) -> Iterator[Step]:
+    step: Step | None = None
+    for event in events:
+        if isinstance(event, RunStart | RunEnded):
+            continue
+        if step is None or step.turn != event.turn:
+            if step is not None:
+                yield step
+            step = Step(event.turn)
+        match event:
+            case RequestSent():
+                step.request = event
+            case ReplyReceived():
+                step.reply = event
+            case ToolCalled():
+                step.calls.append(CallStep(event))
+            case ToolReturned():
+                for call in step.calls:
+                    if call.called.call.id == event.call_id:
+                        call.returned = event
+            case Noticed():
+                step.notices.append(event)
+            case ContextEdited():
+                step.edits.append(event)
+    if step is not None:
+        yield step
+
+
+def _shown(parts: Iterable[Part]) -> tuple[View, ...]:
+    images = [image for part in parts for image in _images(part)]
+    return tuple(image.view for image in images if image.view is not None)
+
+
+def _images(part: Part) -> tuple[Image, ...]:
+    match part:
+        case Image():
+            return (part,)
+        case Video(frames):
+            return frames
+    return ()
+
+
+def _joined(spans: list[Span]) -> tuple[Span, ...]:
+    joined: list[Span] = []
+    for span in sorted(spans):
+        if joined and span.start_s <= joined[-1].end_s:
+            last = joined[-1]
+            joined[-1] = Span(last.start_s, max(last.end_s, span.end_s), last.views + span.views)
+        else:
+            joined.append(span)
+    return tuple(joined)
+
+
+def _edited(message: Message, edit: ContextEdited) -> Message:
+    parts = list(message.parts)
+    parts[edit.part] = Text(edit.stub)
+    return replace(message, parts=tuple(parts))
