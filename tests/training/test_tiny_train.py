@@ -1,0 +1,204 @@
+"""The training network: selection, batching, learning, resuming, pieces; on a toy source whose pictures are plain grey."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training.keye_tiny.batch import Feeder, Loader, see
+from training.keye_tiny.learn import Learner
+from training.keye_tiny.model import KeyeTiny, select_keys
+from training.keye_tiny.pieces import load_pieces, save_pieces
+from training.keye_tiny.recipe import Recipe
+from training.keye_tiny.shape import TinyShape
+from training.keye_tiny.supply import Buckets, PictureGroup, Stock
+from training.keye_tiny.train import Run, options_from
+
+SHAPE = TinyShape(
+    vocab_size=32, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, experts=4, expert_width=16,
+    mrope_section=(2, 3, 3), index_heads=2, index_dim=16, topk=24, vision_layers=1, vision_width=24, vision_heads=3,
+    vision_ffn=48,
+)  # fmt: skip
+BUCKETS = Buckets(main=((64, 4), (112, 4)), reader=(64, 4), probes=8, frame_chunk=4, mixed_chunk=2)
+LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Grey:
+    level: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    shown: Grey
+    start: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ToySample:
+    family: str
+    ids: Any
+    loss_mask: Any
+    positions: Any
+    pictures: tuple[Placed, ...]
+
+
+class ToySource:
+    """"Which grey is it?": after the picture the answer is the level's own token."""
+
+    families = ("frame", "crop")
+
+    def make(self, rng: random.Random, difficulty: float) -> ToySample:
+        crop = rng.random() < 0.5
+        return toy_sample(rng.randrange(LEVELS), crop, rng.randrange(1, 8))
+
+    def make_reader(self, rng: random.Random, difficulty: float) -> ToySample:
+        return toy_sample(rng.randrange(LEVELS), False, 1)
+
+    def pack(self, shown: Grey) -> Any:
+        return np.uint8(shown.level)
+
+    def stack(self, packed: list[Any]) -> Any:
+        return np.array(packed)
+
+
+def toy_sample(level: int, crop: bool, head: int) -> ToySample:
+    width, height = (112, 84) if crop else (252, 140)
+    tokens = width * height // 784
+    ids = [1] * head + [2] * tokens + [3, 4, 10 + level, 5]
+    wide, high = width // 28, height // 28
+    positions = np.zeros((3, len(ids)), np.int32)
+    positions[:, :head] = np.arange(head)
+    span = slice(head, head + tokens)
+    positions[0, span] = head
+    positions[1, span] = head + np.repeat(np.arange(high), wide)
+    positions[2, span] = head + np.tile(np.arange(wide), high)
+    positions[:, head + tokens :] = head + max(wide, high) + np.arange(len(ids) - head - tokens)
+    mask = np.zeros(len(ids), bool)
+    mask[-2:] = True
+    placed = Placed(Grey(level, width, height), head, tokens)
+    return ToySample("crop" if crop else "frame", np.array(ids, np.int32), mask, positions, (placed,))
+
+
+def toy_render(device: torch.device) -> Any:
+    def render(group: PictureGroup) -> torch.Tensor:
+        levels = torch.from_numpy(np.asarray(group.packed)).to(device).view(-1, 1, 1, 1)
+        return (levels * 60 + 20).to(torch.uint8).expand(group.count, group.height, group.width, 3).contiguous()
+
+    return render
+
+
+def loader() -> Loader:
+    device = torch.device("cpu")
+    return Loader(SHAPE, BUCKETS, device, toy_render(device))
+
+
+def test_selection_is_exact_and_gives_ties_to_the_lowest_index() -> None:
+    torch.manual_seed(0)
+    scores = torch.randint(0, 4, (3, 20, 20)).float()
+    causal = torch.ones(20, 20, dtype=torch.bool).tril()
+    found = select_keys(scores, causal, 5)
+    for batch in range(3):
+        for row in range(20):
+            order = sorted(range(row + 1), key=lambda key: (-scores[batch, row, key].item(), key))[:5]
+            assert sorted(order) == found[batch, row].nonzero().flatten().tolist()
+
+
+def test_sparse_is_dense_up_to_topk_and_not_beyond() -> None:
+    torch.manual_seed(1)
+    model = KeyeTiny(SHAPE).eval()
+    for length, same in ((SHAPE.topk, True), (SHAPE.topk + 20, False)):
+        x = torch.randn(2, length, SHAPE.hidden)
+        places = torch.arange(length).expand(3, 2, length)
+        valid, probes = torch.ones(2, length, dtype=torch.bool), torch.zeros(2, 4, dtype=torch.int64)
+        with torch.no_grad():
+            dense, sparse = (model.decode(x, places, valid, probes, sparse=mode)[0] for mode in (False, True))
+        assert torch.allclose(dense, sparse, atol=1e-5) is same
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_padding() -> None:
+    torch.manual_seed(2)
+    model, load = KeyeTiny(SHAPE).eval(), loader()
+    stock = Stock(ToySource(), BUCKETS, seed=3)
+    samples = [toy_sample(level, crop, head) for level, crop, head in ((0, False, 3), (1, True, 5), (2, False, 7))]
+    together = load.load(stock.collate(samples, 64, reader=False))
+    learner = Learner(model, replace(Recipe(), buckets=BUCKETS), 2, compiled=False)
+    with torch.no_grad():
+        whole = learner.forward(together, sparse=True)[0]
+        for index, sample in enumerate(samples):
+            alone = load.load(stock.collate([sample], 112, reader=False))
+            assert torch.allclose(learner.forward(alone, sparse=True)[0], whole[2 * index : 2 * index + 2], atol=1e-4)
+
+
+def test_visual_tokens_are_the_same_padded_or_not() -> None:
+    torch.manual_seed(4)
+    model, load = KeyeTiny(SHAPE).eval(), loader()
+    group = PictureGroup(140, 252, np.array([0, 3], np.uint8), 2)
+    with torch.no_grad():
+        plain = see(model, load.passes(group, ()))
+        padded = see(model, load.passes(None, (group,)))
+    assert plain is not None and padded is not None
+    assert torch.allclose(plain.view(-1, 45, SHAPE.hidden)[:2], padded.view(-1, 64, SHAPE.hidden)[:2, :45], atol=1e-4)
+
+
+def toy_recipe() -> Recipe:
+    return replace(
+        Recipe(), peak_rate=4e-3, warm_up_steps=5, buckets=BUCKETS, main_shards=1, dense_share=0.7, print_every_s=1e9
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_whole_script_learns_saves_and_resumes(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--minutes", "0.12", "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state"),
+                 "--workers", str(workers), "--reserve-s", "0.2"]  # fmt: skip
+    if workers:
+        arguments += ["--steps", "4"]
+    options = options_from(arguments)
+    import training.keye_tiny.train as train
+
+    train.BEGAN = train.time.monotonic()
+    run = Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options)
+    run.train()
+    pieces = load_pieces(tmp_path / "out")
+    assert set(pieces) == set(run.model.state_dict())
+    last = [line for line in capsys.readouterr().out.splitlines() if "frame" in line][-1]
+    if not workers:
+        assert "frame" in last and run.progress >= 1.0
+        assert float(last.split("frame ")[1].split()[0]) < 0.6, last
+    train.BEGAN = train.time.monotonic()
+    again = Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options_from([*arguments[:-2], "--resume"]))
+    assert again.step == run.step
+    for one, two in zip(run.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    again.feeder.close()
+
+
+def test_a_failing_worker_is_an_error_with_its_traceback() -> None:
+    feeder = Feeder(BrokenSource, BUCKETS, workers=1, seed=1, pin=False)
+    with pytest.raises(RuntimeError, match="no such video"):
+        feeder.take(False)
+    feeder.close()
+
+
+class BrokenSource(ToySource):
+    def make(self, rng: random.Random, difficulty: float) -> ToySample:
+        raise ValueError("no such video")
+
+    make_reader = make
+
+
+def test_pieces_stay_under_their_limit(tmp_path: Path) -> None:
+    tensors = {f"t{index}": torch.full((10, 10), float(index)) for index in range(5)}
+    names = save_pieces(tensors, tmp_path, limit=900)
+    assert len(names) == 3
+    found = load_pieces(tmp_path)
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)

@@ -1,0 +1,64 @@
+"""Every number of a training run in one place, and the schedule they make over the share of the time that has passed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from training.keye_tiny.supply import Buckets
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters. Shares are of the whole training time, 0 to 1."""
+
+    peak_rate: float = 1.2e-3
+    """Learning rate after the warm-up."""
+    warm_up_steps: int = 100
+    dense_share: float = 0.6
+    """Until here attention is dense and the indexer learns from it; afterwards it is sparse."""
+    dense_end_rate: float = 0.3
+    """Factor on the peak rate that the dense stage's cosine falls to; the sparse stage goes on from it."""
+    end_rate: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    """On matrices; not on norms and biases."""
+    clip: float = 1.0
+    """Largest gradient norm, of the indexer and of everything else apart."""
+    balance_weight: float = 0.01
+    index_weight: float = 1.0
+    reader_weight: float = 0.5
+    reader_share: float = 0.4
+    """Until here every step has reader samples."""
+    reader_every: int = 4
+    """From there to the sparse stage, one step in so many."""
+    ramp_share: float = 0.15
+    """Difficulty rises from 0 to 1 over this share."""
+    main_shards: int = 4
+    """Micro-batches of trajectories a step and rank."""
+    reader_shards: int = 1
+    buckets: Buckets = field(default_factory=Buckets)
+    print_every_s: float = 20.0
+
+    def sparse(self, progress: float) -> bool:
+        """Whether attention is sparse now."""
+        return progress >= self.dense_share
+
+    def difficulty(self, progress: float) -> float:
+        """Difficulty of new samples, 0 to 1."""
+        return min(1.0, progress / self.ramp_share) if self.ramp_share > 0 else 1.0
+
+    def reads(self, progress: float, step: int) -> bool:
+        """Whether this step has reader samples."""
+        if self.sparse(progress):
+            return False
+        return progress < self.reader_share or step % self.reader_every == 0
+
+    def rate(self, progress: float, step: int) -> float:
+        """Learning rate: warm-up in steps, then a cosine in time for each stage."""
+        if self.sparse(progress):
+            high, low, share = self.dense_end_rate, self.end_rate, (progress - self.dense_share) / (1 - self.dense_share)
+        else:
+            high, low, share = 1.0, self.dense_end_rate, progress / self.dense_share
+        factor = low + (high - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        return self.peak_rate * factor * min(1.0, (step + 1) / self.warm_up_steps)

@@ -1,0 +1,270 @@
+"""Fixed-shape training batches as plain arrays, made in worker processes: rows of one length bucket and their pictures.
+
+No torch in here, so that a worker starts quickly and its results travel as arrays.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FRAME = (140, 252)
+"""Height and width in pixels of the usual clip frame: 10 x 18 patches, 45 tokens."""
+MIXED_TOKENS = 64
+"""Tokens that any other picture is padded to."""
+TOKEN_SIDE = 28
+"""Pixels along a side of one picture token."""
+
+Ints = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Static shapes: rows of ``(length, rows)``, readers, and how many pictures share one pass of the vision tower."""
+
+    main: tuple[tuple[int, int], ...] = ((448, 128), (704, 80), (1024, 56))
+    reader: tuple[int, int] = (96, 512)
+    probes: int = 48
+    """Queries a row at which the indexer is compared with the attention."""
+    frame_chunk: int = 256
+    mixed_chunk: int = 64
+
+
+@dataclass(frozen=True)
+class PictureGroup:
+    """Pictures of one size, packed for the renderer."""
+
+    height: int
+    width: int
+    packed: Any
+    count: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One micro-batch of ``rows`` sequences of ``length`` tokens, right-padded with zeros."""
+
+    reader: bool
+    length: int
+    ids: Ints
+    """[rows, length] int16"""
+    positions: Ints
+    """[3, rows, length] int16"""
+    lengths: Ints
+    """[rows] int32"""
+    families: Ints
+    """[rows] int64, index into the family names."""
+    loss_from: Ints
+    """[m] int64: flat place of the token that predicts."""
+    loss_to: Ints
+    """[m] int64: the id it should predict."""
+    loss_row: Ints
+    """[m] int64"""
+    loss_answer: Ints
+    """[m] bool: in the last reply of its row."""
+    probes: Ints
+    """[rows, probes] int64"""
+    frames: PictureGroup | None
+    """The pictures of size ``FRAME``."""
+    mixed: tuple[PictureGroup, ...]
+    """All others by size."""
+    seen_from: Ints
+    """[n] int64: place in the pool of visual tokens (padded frames first, then mixed pictures of MIXED_TOKENS)."""
+    seen_to: Ints
+    """[n] int64: flat place in the rows."""
+
+
+class Source(Protocol):
+    """Where samples come from."""
+
+    families: Sequence[str]
+
+    def make(self, rng: random.Random, difficulty: float) -> Any:
+        """A trajectory as a Sample."""
+
+    def make_reader(self, rng: random.Random, difficulty: float) -> Any:
+        """A short "read this picture" Sample."""
+
+    def pack(self, shown: Any) -> Any:
+        """What the renderer needs of one picture."""
+
+    def stack(self, packed: list[Any]) -> Any:
+        """Packed pictures of one size as one object of arrays."""
+
+
+class _Job(NamedTuple):
+    row: int
+    start: int
+    tokens: int
+    height: int
+    width: int
+    packed: Any
+
+
+@dataclass
+class Stock:
+    """Draws samples and hands out full shards; one a worker."""
+
+    source: Source
+    buckets: Buckets
+    seed: int
+    dropped: int = 0
+    _waiting: dict[int, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rng = random.Random(self.seed)
+        self._draw = np.random.default_rng(self.seed)
+
+    def main(self, difficulty: float) -> Shard:
+        """The next full shard of trajectories, of whichever bucket fills first."""
+        while True:
+            sample = self.source.make(self._rng, difficulty)
+            fitting = [bucket for bucket in self.buckets.main if len(sample.ids) <= bucket[0]]
+            if not fitting:
+                self.dropped += 1
+                continue
+            length, rows = fitting[0]
+            waiting = self._waiting.setdefault(length, [])
+            waiting.append(sample)
+            if len(waiting) == rows:
+                self._waiting[length] = []
+                return self.collate(waiting, length, reader=False)
+
+    def reader(self, difficulty: float) -> Shard:
+        """The next shard of reader samples."""
+        length, rows = self.buckets.reader
+        samples: list[Any] = []
+        while len(samples) < rows:
+            sample = self.source.make_reader(self._rng, difficulty)
+            if len(sample.ids) <= length:
+                samples.append(sample)
+            else:
+                self.dropped += 1
+        return self.collate(samples, length, reader=True)
+
+    def collate(self, samples: Sequence[Any], length: int, *, reader: bool) -> Shard:
+        """Samples as one shard of rows of ``length``."""
+        rows = len(samples)
+        ids = np.zeros((rows, length), np.int16)
+        positions = np.zeros((3, rows, length), np.int16)
+        probes = np.zeros((rows, self.buckets.probes), np.int64)
+        parts: list[tuple[Ints, Ints, Ints, Ints]] = []
+        jobs: list[_Job] = []
+        for row, sample in enumerate(samples):
+            count = len(sample.ids)
+            ids[row, :count] = sample.ids
+            positions[:, row, :count] = sample.positions
+            learned = np.flatnonzero(sample.loss_mask)
+            learned = learned[learned > 0]
+            last_run = len(learned) - np.flatnonzero(np.diff(learned, prepend=-9) != 1)[-1] if len(learned) else 0
+            answer = np.arange(len(learned)) >= len(learned) - last_run
+            parts.append((learned - 1 + row * length, sample.ids[learned], np.full(len(learned), row), answer))
+            probes[row] = self._probes(learned - 1, count)
+            for picture in sample.pictures:
+                shown = picture.shown
+                packed = self.source.pack(shown)
+                jobs.append(_Job(row, picture.start, picture.tokens, shown.height, shown.width, packed))
+        loss = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+        frames, mixed, seen_from, seen_to = self._group(jobs, length)
+        return Shard(
+            reader=reader,
+            length=length,
+            ids=ids,
+            positions=positions,
+            lengths=np.array([len(sample.ids) for sample in samples], np.int32),
+            families=np.array([self.source.families.index(sample.family) for sample in samples], np.int64),
+            loss_from=loss[0].astype(np.int64),
+            loss_to=loss[1].astype(np.int64),
+            loss_row=loss[2].astype(np.int64),
+            loss_answer=loss[3],
+            probes=probes,
+            frames=frames,
+            mixed=mixed,
+            seen_from=seen_from,
+            seen_to=seen_to,
+        )
+
+    def _probes(self, predicting: Ints, count: int) -> Ints:
+        """Half of the probes where the assistant speaks, half anywhere."""
+        spoken = self.buckets.probes // 2 if len(predicting) else 0
+        anywhere = self._draw.integers(0, count, self.buckets.probes - spoken)
+        if not spoken:
+            return anywhere
+        return np.concatenate([self._draw.choice(predicting, spoken), anywhere])
+
+    def _group(
+        self, jobs: list[_Job], length: int
+    ) -> tuple[PictureGroup | None, tuple[PictureGroup, ...], Ints, Ints]:
+        by_size: dict[tuple[int, int], list[_Job]] = {}
+        for job in jobs:
+            by_size.setdefault((job.height, job.width), []).append(job)
+        frames = by_size.pop(FRAME, [])
+        mixed = [job for size in sorted(by_size) for job in by_size[size]]
+        frame_tokens = FRAME[0] * FRAME[1] // TOKEN_SIDE**2
+        pool = -(-len(frames) // self.buckets.frame_chunk) * self.buckets.frame_chunk * frame_tokens
+        seen_from: list[Ints] = []
+        seen_to: list[Ints] = []
+        for index, job in enumerate(frames):
+            seen_from.append(np.arange(job.tokens) + index * frame_tokens)
+            seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
+        for index, job in enumerate(mixed):
+            if job.tokens > MIXED_TOKENS:
+                raise ValueError(f"a picture of {job.width}x{job.height} px takes {job.tokens} tokens, over {MIXED_TOKENS}")
+            seen_from.append(np.arange(job.tokens) + pool + index * MIXED_TOKENS)
+            seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
+        empty = [np.zeros(0, np.int64)]
+        return (
+            self._pictures(frames),
+            tuple(group for size in sorted(by_size) if (group := self._pictures(by_size[size])) is not None),
+            np.concatenate(seen_from or empty).astype(np.int64),
+            np.concatenate(seen_to or empty).astype(np.int64),
+        )
+
+    def _pictures(self, jobs: list[_Job]) -> PictureGroup | None:
+        if not jobs:
+            return None
+        packed = self.source.stack([job.packed for job in jobs])
+        return PictureGroup(jobs[0].height, jobs[0].width, packed, len(jobs))
+
+
+def work(
+    open_source: Callable[[], Source],
+    buckets: Buckets,
+    seed: int,
+    main_queue: Any,
+    reader_queue: Any,
+    difficulty: Any,
+    stop: Any,
+) -> None:
+    """A worker process: keeps both queues filled, readers first when their queue is the emptier one."""
+    import queue
+    import signal
+    import traceback
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        stock = Stock(open_source(), buckets, seed)
+        while not stop.is_set():
+            want_reader = not reader_queue.full() and (
+                main_queue.full() or reader_queue.qsize() / reader_queue._maxsize < main_queue.qsize() / main_queue._maxsize
+            )
+            shard = stock.reader(difficulty.value) if want_reader else stock.main(difficulty.value)
+            target = reader_queue if want_reader else main_queue
+            while not stop.is_set():
+                try:
+                    target.put(shard, timeout=0.5)
+                    break
+                except queue.Full:
+                    continue
+    except BaseException:
+        main_queue.put(traceback.format_exc())
+        raise
+    finally:
+        for each in (main_queue, reader_queue):
+            each.cancel_join_thread()
