@@ -18,7 +18,8 @@ from keyeloop.runtime.wire import MessageWire, PartWire, Wire
 FORMAT = 1
 """Version of the journal's form; raised when an old reader would misread a new line."""
 
-RunStatus = Literal["answered", "budget", "interrupted", "failed"]
+RunStatus = Literal["answered", "budget", "stopped", "interrupted", "failed"]
+"""``stopped``: a guard ended it (repeated calls, endless thinking, format errors)."""
 
 
 class EventBase(Wire):

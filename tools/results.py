@@ -1,0 +1,113 @@
+"""What a tool returns, as content: numbers and records as JSON, arrays and PIL images as pictures of the model's size."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic_core import to_jsonable_python
+
+from keyeloop.runtime.content import Image, Part, Text, Video
+from keyeloop.runtime.errors import ToolDefinitionError, ToolError
+from keyeloop.runtime.evidence import View
+from keyeloop.runtime.picture import Pixels, decode_picture
+from keyeloop.tools.base import ToolContext
+
+MAX_TEXT_CHARS = 16_000
+"""A longer text is cut in its middle, with a note of how much is left out."""
+NOTHING = "done"
+"""What a model reads when a function returned None."""
+_MIN_SIDE_PX = 28
+_MAX_ARRAY_ITEMS = 4096
+
+
+def to_parts(value: Any, context: ToolContext, tool: str) -> tuple[Part, ...]:
+    """Content of a returned value: text, number, record, picture, part, or a list that holds any picture or part.
+
+    Raises ToolDefinitionError, naming ``tool``, for a value that a model cannot read.
+    """
+    if isinstance(value, list | tuple) and any(_is_content(item) for item in value):
+        return tuple(part for item in value for part in to_parts(item, context, tool))
+    if isinstance(value, Text | Image | Video):
+        return (value,)
+    pixels = _pixels(value)
+    if pixels is not None:
+        return (fit_picture(pixels, context),)
+    if value is None:
+        return (Text(NOTHING),)
+    if isinstance(value, str):
+        return (Text(_clipped(value)),)
+    try:
+        plain = to_jsonable_python(value, fallback=_plain, inf_nan_mode="constants")
+    except (ValueError, TypeError):
+        raise ToolDefinitionError(
+            f"tool {tool!r} returned {_name(value)}: return text, a number, a list, a dict, a dataclass, "
+            "an RGB array of uint8 or a PIL image"
+        ) from None
+    return (Text(_clipped(json.dumps(plain, ensure_ascii=False))),)
+
+
+def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) -> Image:
+    """Store a picture at the size that the served model takes it, within the budget of one result.
+
+    ``pixels`` are height x width x 3, RGB of uint8. Raises ToolError when no picture fits the budget any more.
+    """
+    height, width = pixels.shape[:2]
+    wide, high = width, height
+    size = context.cost.image(wide, high)
+    while size.tokens > context.visual_budget_tokens and min(wide, high) > _MIN_SIDE_PX:
+        wide, high = max(1, wide * 3 // 4), max(1, high * 3 // 4)
+        size = context.cost.image(wide, high)
+    if size.tokens > context.visual_budget_tokens:
+        raise ToolError(
+            f"no room for a picture: the smallest takes {size.tokens} tokens, {context.visual_budget_tokens} are left"
+        )
+    if (size.width, size.height) != (width, height):
+        shrinks = size.width * size.height < width * height
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        pixels = np.asarray(cv2.resize(pixels, (size.width, size.height), interpolation=way), np.uint8)
+    return Image(context.media.put_image(pixels), view)
+
+
+def _is_content(value: Any) -> bool:
+    return isinstance(value, Text | Image | Video) or _pixels(value) is not None
+
+
+def _pixels(value: Any) -> Pixels | None:
+    """Height x width x 3 of uint8 when the value is a picture: an RGB or RGBA array, a PIL image, encoded bytes."""
+    if type(value).__module__.startswith("PIL.") and hasattr(value, "convert"):
+        value = np.asarray(value.convert("RGBA"))
+    if isinstance(value, bytes | bytearray):
+        return decode_picture(bytes(value))
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3 or 0 in value.shape:
+        return None
+    if value.shape[2] == 3:
+        return value
+    if value.shape[2] != 4:
+        return None
+    alpha = value[:, :, 3:].astype(np.uint32)
+    return np.asarray((value[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255, np.uint8)
+
+
+def _plain(value: Any) -> Any:
+    """For what pydantic does not know: NumPy's numbers and small arrays."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.size <= _MAX_ARRAY_ITEMS and value.dtype.kind in "biuf":
+        return value.tolist()
+    raise TypeError(_name(value))
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} with shape {value.shape}"
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= MAX_TEXT_CHARS:
+        return text
+    half = MAX_TEXT_CHARS // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

@@ -1,0 +1,160 @@
+"""A typed function's parameters as a JSON schema and as a checker that turns arguments into what the function takes."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
+
+from keyeloop.runtime.errors import ToolDefinitionError, ToolError
+from keyeloop.tools.base import ToolContext
+from keyeloop.tools.docstring import read_docstring
+
+_KEY_ORDER = ("type", "description", "properties", "required", "enum", "items", "minItems", "maxItems")
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
+
+
+class Signature:
+    """How a function is called: by a model with JSON arguments, and with the run's context where it asks for one."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._name = name
+        self._signature = inspect.signature(function)
+        hints = _hints(function, name)
+        described = read_docstring(function.__doc__).parameters
+        self._context_name: str | None = None
+        self._fields: dict[str, str] = {}
+        fields: dict[str, Any] = {}
+        for parameter in self._signature.parameters.values():
+            hint = _hint(parameter, hints, name)
+            if hint is ToolContext:
+                self._context_name = parameter.name
+                continue
+            field = f"p{len(fields)}"  # any name is a good parameter, not every name a good pydantic field
+            self._fields[field] = parameter.name
+            text = None if _describes_itself(hint) else described.get(parameter.name)
+            required = parameter.default is inspect.Parameter.empty
+            default = ... if required else parameter.default
+            fields[field] = (Annotated[hint, Field(alias=parameter.name, description=text)], default)
+        try:
+            self._model: type[BaseModel] = create_model(
+                "Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
+            )
+            self.schema = _compact(self._model.model_json_schema(schema_generator=_QuietSchema))
+        except (PydanticUserError, TypeError) as error:
+            raise ToolDefinitionError(
+                f"tool {name!r} has a parameter that JSON cannot carry: {str(error).splitlines()[0]} Use str, int, "
+                "float, bool, list, dict, an Enum, a Literal, a dataclass or a pydantic model"
+            ) from None
+
+    def bind(self, arguments: Mapping[str, Any], context: ToolContext) -> inspect.BoundArguments:
+        """Checked arguments, ready for the call; ToolError says which one does not fit and why."""
+        try:
+            checked = self._model.model_validate(dict(arguments))
+        except ValidationError as error:
+            raise ToolError(self._explain(error)) from None
+        values = {name: getattr(checked, field) for field, name in self._fields.items()}
+        if self._context_name is not None:
+            values[self._context_name] = context
+        bound = inspect.BoundArguments(self._signature, typing.cast(Any, {}))
+        for parameter in self._signature.parameters:  # in the function's own order
+            bound.arguments[parameter] = values[parameter]
+        return bound
+
+    def _explain(self, error: ValidationError) -> str:
+        problems = []
+        for problem in error.errors(include_url=False):
+            where = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(self._fields.values()) or "none"
+                problems.append(f"{self._name} has no argument {where!r}; its arguments: {known}")
+            elif problem["type"] == "missing":
+                problems.append(f"argument {where!r} of {self._name} is missing")
+            else:
+                problems.append(f"argument {where!r} of {self._name}: {problem['msg']}, got {problem['input']!r:.200}")
+        return "; ".join(problems)
+
+
+class _QuietSchema(GenerateJsonSchema):
+    """A default that is no JSON is left out without a warning."""
+
+    ignored_warning_kinds: typing.ClassVar[set[JsonSchemaWarningKind]] = {"skipped-choice", "non-serializable-default"}
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except NameError as error:
+        raise ToolDefinitionError(
+            f"a type hint of tool {name!r} cannot be resolved ({error}): define or import it at the top of the module"
+        ) from None
+
+
+def _hint(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> Any:
+    if parameter.kind not in _BY_NAME:
+        raise ToolDefinitionError(
+            f"tool {name!r} takes {str(parameter).split(':')[0]}: a model must know every argument; name them one by one"
+        )
+    if parameter.name not in hints:
+        cure = "decorate the bound method" if parameter.name == "self" else f"write {parameter.name}: str, for example"
+        raise ToolDefinitionError(f"parameter {parameter.name!r} of tool {name!r} has no type: {cure}")
+    if isinstance(parameter.default, FieldInfo):
+        raise ToolDefinitionError(
+            f"parameter {parameter.name!r} of tool {name!r} has a Field as its default: write Annotated[type, Field(...)]"
+        )
+    return hints[parameter.name]
+
+
+def _describes_itself(hint: Any) -> bool:
+    metadata = getattr(hint, "__metadata__", ())
+    return any(isinstance(item, FieldInfo) and item.description is not None for item in metadata)
+
+
+def _compact(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without what tells a model nothing: titles, ``additionalProperties``, unions that one type list says."""
+    short = _short(schema)
+    return {"type": "object", "properties": {}, "required": [], **short}
+
+
+def _short(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_short(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {
+        key: value
+        for key, value in schema.items()
+        if key != "title" and (key, value) != ("additionalProperties", False)
+    }
+    short = {
+        key: value if key in ("default", "enum", "const", "required") else _short(value) for key, value in kept.items()
+    }
+    for names in {"properties", "$defs"} & kept.keys():  # here keys are names, not words of the schema language
+        short[names] = {name: _short(item) for name, item in kept[names].items()}
+    _join_types(short)
+    _join_items(short)
+    order = [key for key in _KEY_ORDER if key in short]
+    return {key: short[key] for key in (*order, *(key for key in short if key not in order))}
+
+
+def _join_types(schema: dict[str, Any]) -> None:
+    """``anyOf`` of bare types becomes a list of types."""
+    choices = schema.get("anyOf", ())
+    if choices and all(choice.keys() == {"type"} and isinstance(choice["type"], str) for choice in choices):
+        del schema["anyOf"]
+        schema["type"] = [choice["type"] for choice in choices]
+
+
+def _join_items(schema: dict[str, Any]) -> None:
+    """A fixed row of equal items (a tuple) becomes ``items``."""
+    row = schema.get("prefixItems", ())
+    if row and "items" not in schema and all(item == row[0] for item in row):
+        del schema["prefixItems"]
+        schema["items"] = row[0]
