@@ -1,0 +1,134 @@
+"""The child's life: warm up, give up rights, then answer one request after the other until the tools hang up.
+
+Requests (header; every one carries the media file's descriptor):
+
+- ``{"op": "probe", "cpu_s"}`` -> ``{"kind", "width", "height", "duration_s"}``, duration null for an image
+- ``{"op": "cut", "cpu_s", "times", "region", "size"}`` -> ``{"times", "index"}`` and width x height x 3 bytes a frame;
+  ``times`` null for an image. Frames are distinct: ``index`` tells which frame answers each asked time.
+
+Refusals are ``{"error": clause}``; anything else ends the process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import tempfile
+from collections import OrderedDict
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from keyeloop.runtime.picture import decode_picture
+from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.video.child.limits import allow_cpu, lock_down
+from keyeloop.tools.video.child.picture import cut
+from keyeloop.tools.video.child.sniff import sniff
+from keyeloop.tools.video.child.still import StillReader
+from keyeloop.tools.video.child.video import VideoReader
+from keyeloop.tools.video.child.wire import WireClosed, receive, send
+
+MAX_OPEN = 12
+
+Reader = VideoReader | StillReader
+Identity = tuple[int, int, int, int]
+
+
+def main(channel_fd: int) -> None:
+    """Serve the socket ``channel_fd`` until the other side closes it."""
+    channel = socket.socket(fileno=channel_fd)
+    _warm_up()
+    send(channel, {"ready": True, "filtered": lock_down()})
+    readers: OrderedDict[Identity, Reader] = OrderedDict()
+    while True:
+        try:
+            header, _, fd = receive(channel)
+        except WireClosed:
+            return
+        if fd is None:
+            raise SystemExit("a request without a file")
+        allow_cpu(float(header["cpu_s"]))
+        try:
+            reply, payload = _answer(header, _reader(readers, fd))
+        except Unusable as error:
+            reply, payload = {"error": str(error)}, b""
+        except MemoryError:
+            reply, payload = {"error": "needs more memory than decoding may use; make its frames smaller"}, b""
+        send(channel, reply, payload)
+
+
+def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes]:
+    if header["op"] == "probe":
+        if isinstance(reader, StillReader):
+            return {"kind": "image", "width": reader.width, "height": reader.height, "duration_s": None}, b""
+        facts = reader.facts
+        return {"kind": "video", "width": facts.width, "height": facts.height, "duration_s": facts.duration_s}, b""
+    left, top, right, bottom = header["region"]
+    width, height = header["size"]
+    region, size = (left, top, right, bottom), (width, height)
+    if isinstance(reader, StillReader):
+        pixels = cut(reader.pixels, (reader.width, reader.height), region, size)
+        return {"times": [None], "index": [0]}, pixels.tobytes()
+    shown_size = (reader.facts.width, reader.facts.height)
+    times: list[float] = []
+    index: list[int] = []
+    pictures: list[bytes] = []
+    for time_s in header["times"]:
+        shown = reader.shown(time_s)
+        if shown.time_s not in times:
+            times.append(shown.time_s)
+            pictures.append(cut(reader.pixels(shown), shown_size, region, size).tobytes())
+        index.append(times.index(shown.time_s))
+    return {"times": times, "index": index}, b"".join(pictures)
+
+
+def _reader(readers: OrderedDict[Identity, Reader], fd: int) -> Reader:
+    """The reader of a file, kept open between requests; takes over ``fd``."""
+    status = os.fstat(fd)
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    known = readers.get(identity)
+    if known is not None:
+        os.close(fd)
+        readers.move_to_end(identity)
+        return known
+    while len(readers) >= MAX_OPEN:
+        readers.popitem(last=False)[1].close()
+    try:
+        container = sniff(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    reader = StillReader(fd) if container.kind == "image" else VideoReader(fd, container.demuxer)
+    readers[identity] = reader
+    return reader
+
+
+def _warm_up() -> None:
+    """Use every library once, so that nothing is left to load when files can no longer be opened."""
+    av.logging.set_level(None)
+    cv2.setNumThreads(1)
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    for kind in (".jpg", ".png", ".webp"):
+        decode_picture(cv2.imencode(kind, pixels)[1].tobytes())
+    cut(pixels, (16, 16), (0, 0, 16, 16), (8, 8))
+    cut(pixels, (16, 16), (0, 0, 16, 16), (24, 24))
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        for packet in (*stream.encode(av.VideoFrame.from_ndarray(pixels)), *stream.encode()):
+            container.mux(packet)
+    data = file.getvalue()
+    for length in (len(data), len(data) // 2, 5):
+        with tempfile.TemporaryFile() as copy:
+            copy.write(data[:length])
+            copy.flush()
+            try:
+                reader = VideoReader(os.dup(copy.fileno()), "matroska")
+                reader.pixels(reader.shown(1.0))
+                reader.close()
+            except Unusable:
+                continue

@@ -1,0 +1,253 @@
+"""The decoding child as the tools hold it: started when first needed, asked over a pipe, replaced when it dies."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import keyeloop
+import keyeloop.tools
+import keyeloop.tools.video
+from keyeloop.runtime.errors import OperatorError
+from keyeloop.runtime.evidence import Region
+from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.video.child.wire import WireBroken, WireClosed, receive, send
+
+START_TIMEOUT_S = 60.0
+CPU_S = 120.0
+WALL_S = 180.0
+_CURE = "look at fewer frames, or convert it to h264 with a key frame every few seconds"
+_PASSED_ON = ("LD_LIBRARY_PATH", "SYSTEMROOT")
+_BOOT = """
+import json, sys, types
+setup = json.loads(sys.argv[1])
+sys.path[:] = setup["path"]
+for name, folders in setup["packages"].items():
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = folders
+from keyeloop.tools.video.child.main import main
+main(setup["channel"])
+"""
+"""Packages above the child are entered without running them: they would import all of keyeloop."""
+
+
+class Facts(NamedTuple):
+    """What a media file is: displayed size in pixels, seconds from its first frame to its end (None for an image)."""
+
+    kind: Literal["video", "image"]
+    width: int
+    height: int
+    duration_s: float | None
+
+
+class Cut(NamedTuple):
+    """One distinct frame, cut and resized: its own presentation time and height x width x 3 uint8 RGB pixels."""
+
+    time_s: float | None
+    pixels: NDArray[np.uint8]
+
+
+class Decoder:
+    """Decodes untrusted media in a child process of its own, one request at a time; usable from any thread.
+
+    The child is given open descriptors, never paths. It has limits on memory, processor time and files, no uid 0,
+    and on Linux x86-64 and aarch64 a system-call filter. One that dies or stalls is replaced at the next request.
+    """
+
+    def __init__(self, *, cpu_s: float = CPU_S, wall_s: float = WALL_S) -> None:
+        """``cpu_s`` and ``wall_s`` bound one request, in seconds of processor and of wall time."""
+        self._cpu_s, self._wall_s = cpu_s, wall_s
+        self._turn = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._stopped = False
+        self._identities: dict[str, tuple[int, int, int, int]] = {}
+        self.filtered = False
+        """Whether the running child has the system-call filter."""
+
+    def probe(self, path: str) -> Facts:
+        """What the file is. Raises Unusable, with cause and cure, when it cannot be looked at."""
+        reply, _ = self._ask(path, {"op": "probe"})
+        duration = reply.get("duration_s")
+        kind, width, height = reply.get("kind"), reply.get("width"), reply.get("height")
+        if kind not in ("video", "image") or not isinstance(width, int) or not isinstance(height, int):
+            raise self._broken()
+        if width < 1 or height < 1 or (duration is not None and not (isinstance(duration, float) and duration > 0)):
+            raise self._broken()
+        return Facts("video" if kind == "video" else "image", width, height, duration)
+
+    def cut(
+        self, path: str, times_s: Sequence[float] | None, region: Region, width: int, height: int
+    ) -> tuple[Cut, ...]:
+        """Cut ``region`` (displayed pixels) out of the frames on screen at ``times_s`` and resize it.
+
+        Times count from the first frame; frames come back in the order asked for, each only once, with its own time.
+        ``times_s`` None is for an image. Raises Unusable as :meth:`probe` does.
+        """
+        request = {
+            "op": "cut",
+            "times": None if times_s is None else [float(time_s) for time_s in times_s],
+            "region": [region.x0, region.y0, region.x1, region.y1],
+            "size": [width, height],
+        }
+        reply, payload = self._ask(path, request)
+        times, each = reply.get("times"), width * height * 3
+        wanted = 1 if times_s is None else len(times_s)
+        if not isinstance(times, list) or not 1 <= len(times) <= wanted or len(payload) != each * len(times):
+            raise self._broken()
+        if not all(time is None or (isinstance(time, float) and math.isfinite(time)) for time in times):
+            raise self._broken()
+        stack = np.frombuffer(payload, np.uint8).reshape(len(times), height, width, 3)
+        return tuple(Cut(time, pixels) for time, pixels in zip(times, stack, strict=True))
+
+    def stop(self) -> None:
+        """End the child at once; a request in progress fails. The next request starts a fresh one. Never waits long."""
+        self._stopped = True
+        child = self._child
+        if child is not None:
+            child.kill()
+
+    def close(self) -> None:
+        """End the child and free its channel; idempotent."""
+        self.stop()
+        with self._turn:
+            self._drop(0.5)
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        with self._turn:
+            fd = open_file(path)
+            try:
+                self._require_unchanged(path, fd)
+                self._stopped = False
+                channel = self._ready()
+                channel.settimeout(self._wall_s)
+                send(channel, {**request, "cpu_s": self._cpu_s}, fd=fd)
+                reply, payload, stray = receive(channel)
+            except TimeoutError:
+                self._drop(0)
+                raise Unusable(f"took longer than {self._wall_s:g} s to decode and was stopped; {_CURE}") from None
+            except (WireClosed, WireBroken):
+                raise self._death(self._drop(5.0)) from None
+            finally:
+                os.close(fd)
+        if stray is not None:
+            os.close(stray)
+            raise self._broken()
+        if "error" in reply:
+            raise Unusable(" ".join(str(reply["error"]).split())[:400])
+        return reply, payload
+
+    def _require_unchanged(self, path: str, fd: int) -> None:
+        status = os.fstat(fd)
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._identities.setdefault(path, identity) != identity:
+            raise Unusable("changed on disk since it was first opened; begin a new run")
+
+    def _ready(self) -> socket.socket:
+        if self._channel is not None and self._child is not None and self._child.poll() is None:
+            return self._channel
+        self._drop(0)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            setup = {
+                "path": [entry for entry in sys.path if entry],
+                "packages": {
+                    package.__name__: list(package.__path__)
+                    for package in (keyeloop, keyeloop.tools, keyeloop.tools.video)
+                },
+                "channel": theirs.fileno(),
+            }
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", "-c", _BOOT, json.dumps(setup)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=_environment(),
+            )
+        self._channel = ours
+        ours.settimeout(START_TIMEOUT_S)
+        try:
+            hello, _, _ = receive(ours)
+        except (WireClosed, WireBroken, TimeoutError) as error:
+            status = self._drop(1.0)
+            raise OperatorError(
+                f"the video decoder did not start (exit status {status}, {error}); "
+                "check that `python -c 'import av, cv2'` works here"
+            ) from None
+        self.filtered = hello.get("filtered") is True
+        return ours
+
+    def _drop(self, patience_s: float) -> int | None:
+        """Let go of the child, ending it if it does not end by itself; its exit status, None if there was none."""
+        child, channel, self._child, self._channel = self._child, self._channel, None, None
+        if channel is not None:
+            channel.close()
+        if child is None:
+            return None
+        try:
+            child.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        return child.wait()
+
+    def _death(self, status: int | None) -> Unusable:
+        if self._stopped:
+            return Unusable("was being decoded when that was stopped; look again")
+        if status in (-signal.SIGXCPU, -signal.SIGKILL):
+            return Unusable(f"took more than {self._cpu_s:g} s of processor time to decode and was stopped; {_CURE}")
+        return Unusable(f"crashed the decoder (exit status {status}): it is damaged; convert it to h264 in mp4")
+
+    def _broken(self) -> Unusable:
+        self.stop()
+        return Unusable("made the decoder answer nonsense: it is damaged or hostile; convert it to h264 in mp4")
+
+
+def open_file(path: str) -> int:
+    """Open a regular file for reading. Raises Unusable, with cause and cure, for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise Unusable(f"does not exist: no such file; check the path, relative ones start at {Path.cwd()}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unusable(f"cannot be opened ({reason}); check its path and permissions") from None
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise Unusable("is a folder, not a video or an image; name a file in it")
+    raise Unusable("is not a regular file; save the media to a file first")
+
+
+def require_file(path: str) -> None:
+    """Raises Unusable unless ``path`` is a regular file that can be read."""
+    os.close(open_file(path))
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**kept, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}

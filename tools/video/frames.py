@@ -1,0 +1,104 @@
+"""Frames and crops of declared inputs as content parts: decoded in the child, stored, each with its address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from keyeloop.runtime.content import Image, Video
+from keyeloop.runtime.errors import ToolError
+from keyeloop.runtime.evidence import Region, Source
+from keyeloop.tools.base import ToolContext
+from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.video.decoder import Cut, Decoder
+
+STATE_KEY = "video"
+"""Where ``ToolContext.state`` keeps the run's decoder. Put one there to share the child that examined the inputs."""
+_TURN_KEY = "video.turn"
+MAX_FRAMES = 512
+
+
+def decoder_of(context: ToolContext) -> Decoder:
+    """The run's decoder; made at the first call."""
+    if STATE_KEY not in context.state:
+        context.state[STATE_KEY] = Decoder()
+    decoder: Decoder = context.state[STATE_KEY]
+    return decoder
+
+
+def close_decoder(context: ToolContext) -> None:
+    """End the run's decoder, if there is one; idempotent."""
+    decoder = context.state.pop(STATE_KEY, None)
+    if isinstance(decoder, Decoder):
+        decoder.close()
+
+
+@asynccontextmanager
+async def turn(context: ToolContext) -> AsyncIterator[None]:
+    """Hold while decoding and minting: calls made in parallel get their handles in the order of the calls."""
+    async with context.state.setdefault(_TURN_KEY, asyncio.Lock()):
+        yield
+
+
+def find_source(context: ToolContext, name: str, kind: str | None = None) -> Source:
+    """The declared input called ``name``; ToolError names the known ones."""
+    source = context.inputs.get(name)
+    if source is not None and kind in (None, source.kind):
+        return source
+    known = ", ".join(known.name for known in context.inputs.values() if kind in (None, known.kind)) or "none"
+    what = kind or "input"
+    raise ToolError(f"there is no {what} {name!r}; known {what}s: {known}")
+
+
+def whole(source: Source) -> Region:
+    """All of a source's displayed picture."""
+    return Region(0, 0, source.width, source.height)
+
+
+async def cut(
+    context: ToolContext, source: Source, times_s: Sequence[float] | None, region: Region, width: int, height: int
+) -> tuple[Cut, ...]:
+    """As :meth:`Decoder.cut`, off the event loop. Cancelling it stops the decoding. Raises ToolError."""
+    decoder = decoder_of(context)
+    try:
+        return await asyncio.to_thread(decoder.cut, source.path, times_s, region, width, height)
+    except Unusable as error:
+        raise ToolError(f"{source.name} {error}") from None
+    except asyncio.CancelledError:
+        decoder.stop()
+        raise
+
+
+async def look(context: ToolContext, source: Source, start_s: float, end_s: float, max_frames: int) -> Video:
+    """Frames of a video evenly spaced from ``start_s`` to ``end_s`` inclusive, distinct, with their true times.
+
+    At most ``max_frames``, fewer where the context's visual budget or the video has no more. Raises ToolError.
+    """
+    wanted = 1 if start_s == end_s else min(max_frames, MAX_FRAMES)
+    async with turn(context):
+        plan = context.cost.clip(source.width, source.height, wanted, context.visual_budget_tokens)
+        if plan.frames < 1:
+            raise ToolError(
+                f"no frame fits the {context.visual_budget_tokens} picture tokens that are left; answer now"
+            )
+        times: Sequence[float] = spaced(start_s, end_s, plan.frames)
+        cuts = await cut(context, source, times, whole(source), plan.size.width, plan.size.height)
+        if len(cuts) < plan.frames:  # the video has fewer frames there, so each may be larger
+            larger = context.cost.clip(source.width, source.height, len(cuts), context.visual_budget_tokens)
+            if larger.size != plan.size:
+                times = [one.time_s for one in cuts if one.time_s is not None]
+                cuts = await cut(context, source, times, whole(source), larger.size.width, larger.size.height)
+        return Video(tuple(_frame(context, source, one) for one in cuts))
+
+
+def spaced(start_s: float, end_s: float, count: int) -> tuple[float, ...]:
+    """``count`` moments from ``start_s`` to ``end_s``, both included; one moment is the start."""
+    if count == 1:
+        return (start_s,)
+    return tuple(start_s + (end_s - start_s) * step / (count - 1) for step in range(count))
+
+
+def _frame(context: ToolContext, source: Source, one: Cut) -> Image:
+    media = context.media.put_image(one.pixels)
+    return Image(media, context.views.frame(source.name, source.sha256, one.time_s, whole(source)))
