@@ -37,10 +37,10 @@ class FunctionTool(Generic[P, R]):
         timeout_s: float = DEFAULT_TIMEOUT_S,
         in_order: bool = False,
     ) -> None:
-        given = name or getattr(function, "__name__", "")
+        given = str(name or getattr(function, "__name__", ""))
         if not _NAME.fullmatch(given):
             raise ToolDefinitionError(
-                f"{given or function!r} is no name for a tool: use letters, digits and _, 64 at most, with @tool(name=...)"
+                f"{given or function!r} is no name for a tool: give one of letters, digits and _ with @tool(name=...)"
             )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ToolDefinitionError(f"tool {given!r} is a generator: return a list of what it yields")

@@ -12,9 +12,10 @@ _UNDERLINE = re.compile(r"-{3,}\s*")
 _FIELD = re.compile(r":(?P<kind>\w+)(?:\s+(?P<rest>[^:]*))?:\s*(?P<text>.*)")
 _ENTRY = re.compile(r"(?P<name>\*{0,2}\w+)\s*(?:\([^)]*\))?\s*:\s*(?P<text>.*)")
 _PARAMETERS = frozenset({"args", "arguments", "parameters", "params", "keyword args", "keyword arguments"})
-_SECTIONS = _PARAMETERS | frozenset(
-    ["attributes", "example", "examples", "note", "notes", "raises", "references", "return", "returns", "see", "also", "todo", "warning", "warnings", "yield", "yields"]
-) | {"other parameters", "see also"}  # fmt: skip
+_SECTIONS = _PARAMETERS | {
+    *("attributes", "example", "examples", "note", "notes", "other parameters", "raises", "references"),
+    *("return", "returns", "see also", "todo", "warning", "warnings", "yield", "yields"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a tool returns, as content: numbers and records as JSON, arrays and PIL images as pictures of the model's size."""
+"""What a tool returns, as content: records as JSON, arrays and PIL images as pictures of the model's size."""
 
 from __future__ import annotations
 

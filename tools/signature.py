@@ -84,7 +84,9 @@ class Signature:
 class _QuietSchema(GenerateJsonSchema):
     """A default that is no JSON is left out without a warning."""
 
-    ignored_warning_kinds: typing.ClassVar[set[JsonSchemaWarningKind]] = {"skipped-choice", "non-serializable-default"}
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}
 
 
 def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
@@ -100,14 +102,14 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 def _hint(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> Any:
     if parameter.kind not in _BY_NAME:
         raise ToolDefinitionError(
-            f"tool {name!r} takes {str(parameter).split(':')[0]}: a model must know every argument; name them one by one"
+            f"tool {name!r} takes {str(parameter).split(':')[0]}: a model must know every argument; name each of them"
         )
     if parameter.name not in hints:
         cure = "decorate the bound method" if parameter.name == "self" else f"write {parameter.name}: str, for example"
         raise ToolDefinitionError(f"parameter {parameter.name!r} of tool {name!r} has no type: {cure}")
     if isinstance(parameter.default, FieldInfo):
         raise ToolDefinitionError(
-            f"parameter {parameter.name!r} of tool {name!r} has a Field as its default: write Annotated[type, Field(...)]"
+            f"parameter {parameter.name!r} of tool {name!r} has a Field for default: write Annotated[type, Field(...)]"
         )
     return hints[parameter.name]
 
@@ -118,7 +120,7 @@ def _describes_itself(hint: Any) -> bool:
 
 
 def _compact(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without what tells a model nothing: titles, ``additionalProperties``, unions that one type list says."""
+    """The schema without what tells a model nothing: titles, ``additionalProperties``, unions of bare types."""
     short = _short(schema)
     return {"type": "object", "properties": {}, "required": [], **short}
 
@@ -128,16 +130,14 @@ def _short(schema: Any) -> Any:
         return [_short(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
-        key: value
-        for key, value in schema.items()
-        if key != "title" and (key, value) != ("additionalProperties", False)
-    }
-    short = {
-        key: value if key in ("default", "enum", "const", "required") else _short(value) for key, value in kept.items()
-    }
-    for names in {"properties", "$defs"} & kept.keys():  # here keys are names, not words of the schema language
-        short[names] = {name: _short(item) for name, item in kept[names].items()}
+    short: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "title" or (key == "additionalProperties" and value is False):
+            continue
+        if key in ("properties", "$defs"):  # here keys are names, not words of the schema language
+            short[key] = {name: _short(item) for name, item in value.items()}
+        else:
+            short[key] = value if key in ("default", "enum", "const", "required") else _short(value)
     _join_types(short)
     _join_items(short)
     order = [key for key in _KEY_ORDER if key in short]

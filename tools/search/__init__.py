@@ -1,0 +1,1 @@
+"""Search over a folder of documents: an embedded index, and the tool that asks it."""
