@@ -38,10 +38,13 @@ class Signature:
                 continue
             field = f"p{len(fields)}"  # any name is a good parameter, not every name a good pydantic field
             self._fields[field] = parameter.name
-            text = None if _describes_itself(hint) else described.get(parameter.name)
+            text = described.get(parameter.name, "")
+            told = Field(alias=parameter.name)
+            if text and not _describes_itself(hint):
+                told = Field(alias=parameter.name, description=text)
             required = parameter.default is inspect.Parameter.empty
             default = ... if required else parameter.default
-            fields[field] = (Annotated[hint, Field(alias=parameter.name, description=text)], default)
+            fields[field] = (Annotated[hint, told], default)
         try:
             self._model: type[BaseModel] = create_model(
                 "Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
