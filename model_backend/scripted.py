@@ -113,7 +113,7 @@ class ScriptedBackend:
         made = entry if isinstance(entry, Message | Reply | str) else entry(request)
         reply = _as_reply(await made if inspect.isawaitable(made) else made)
         if on_delta is not None:
-            for delta in _deltas(reply.message):
+            for delta in deltas(reply.message):
                 on_delta(delta)
         if reply.usage != Usage():
             return reply
@@ -177,7 +177,8 @@ def _written(message: Message) -> str:
     return f"{message.reasoning}\n</think>\n\n" + "\n".join(blocks)
 
 
-def _deltas(message: Message) -> list[Delta]:
+def deltas(message: Message) -> list[Delta]:
+    """A finished turn as the pieces in which it would have streamed."""
     deltas = [Delta("reasoning", message.reasoning)] if message.reasoning else []
     if message.text:
         deltas.append(Delta("text", message.text))

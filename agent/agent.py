@@ -1,0 +1,191 @@
+"""The public face: an agent has a model and tools, and runs tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from keyeloop.agent.answer import Answer
+from keyeloop.agent.builtin import builtin_tools
+from keyeloop.agent.dispatch import check_schemas
+from keyeloop.agent.inputs import PathLike, Task, open_task, read_images
+from keyeloop.agent.models import ModelLike, check_model, load_model
+from keyeloop.agent.prompt import system_text
+from keyeloop.agent.session import Session
+from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
+from keyeloop.runtime.budget import Limits
+from keyeloop.runtime.clock import Clock, SystemClock
+from keyeloop.runtime.events import Event, RunEnded, RunStart
+from keyeloop.tools.base import Tool
+from keyeloop.tools.toolset import Toolset
+from keyeloop.tools.video.decoder import Decoder
+
+StreamEvent = Event | Delta
+"""What :meth:`Agent.stream` yields: everything that the journal records, and pieces of replies as they come."""
+
+
+class Agent:
+    """Answers questions about videos and images by looking, calling tools and citing what it saw.
+
+    ``model`` is a name (``keye-tiny``), the folder of a checkpoint, or a backend. ``tools`` are all the tools that the
+    model may call; left out, it gets the built-in ones. ``runs`` is where every run gets a folder of its own.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "keye-tiny",
+        tools: Iterable[Tool] | None = None,
+        *,
+        limits: Limits | None = None,
+        sampling: Sampling | None = None,
+        runs: PathLike = "runs",
+        system: str | None = None,
+        result_visual_tokens: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        check_model(model)
+        self._model = model
+        self._tools = None if tools is None else Toolset(tools)
+        check_schemas(self._tools or ())
+        self._limits = limits or Limits()
+        self._sampling = sampling or Sampling()
+        self._system = system_text() if system is None else system
+        self._result_visual_tokens = result_visual_tokens
+        self._clock = clock or SystemClock()
+        self._backend: ModelBackend | None = None
+        self._loading = threading.Lock()
+        self.runs = Path(runs)
+
+    async def run(
+        self,
+        task: str,
+        *,
+        video: PathLike | None = None,
+        videos: Sequence[PathLike] = (),
+        images: Sequence[PathLike] = (),
+        documents: PathLike | None = None,
+    ) -> Answer:
+        """Run one task to its end.
+
+        Raises InputError for inputs that cannot be used, before anything is recorded, and OperatorError (BackendError
+        and the like) when the model could not be asked; the run's record then tells why. When cancelled, it aborts the
+        request, closes the record as interrupted and says on stderr how to go on.
+        """
+        folder, end = None, None
+        stream = self.stream(task, video=video, videos=videos, images=images, documents=documents)
+        try:
+            async for event in stream:
+                if isinstance(event, RunStart):
+                    folder = self.runs / event.run_id
+                elif isinstance(event, RunEnded):
+                    end = event
+        except asyncio.CancelledError:
+            await stream.aclose()
+            if folder is not None:
+                print(how_to_go_on(folder), file=sys.stderr)
+            raise
+        assert folder is not None and end is not None, "a stream that does not raise begins and ends"
+        return Answer.from_end(end, folder)
+
+    def run_sync(
+        self,
+        task: str,
+        *,
+        video: PathLike | None = None,
+        videos: Sequence[PathLike] = (),
+        images: Sequence[PathLike] = (),
+        documents: PathLike | None = None,
+    ) -> Answer:
+        """As :meth:`run`, for scripts; Ctrl-C raises KeyboardInterrupt after the record is closed."""
+        return asyncio.run(self.run(task, video=video, videos=videos, images=images, documents=documents))
+
+    async def stream(
+        self,
+        task: str,
+        *,
+        video: PathLike | None = None,
+        videos: Sequence[PathLike] = (),
+        images: Sequence[PathLike] = (),
+        documents: PathLike | None = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Run one task and yield its events as they happen, ``run_start`` first and ``run_end`` last.
+
+        Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not. Closing the
+        iterator ends the run as interrupted. Raises as :meth:`run` does.
+        """
+        decoder = Decoder()
+        try:
+            every_video = [*([video] if video is not None else []), *videos]
+            opened = await asyncio.to_thread(open_task, task, every_video, images, documents, decoder)
+            session = await self._session(opened, decoder)
+        except BaseException:
+            decoder.close()
+            raise
+        queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        here, owner = asyncio.get_running_loop(), threading.get_ident()
+
+        def emit(event: StreamEvent) -> None:
+            if threading.get_ident() == owner:
+                queue.put_nowait(event)
+            else:  # a backend that generates in a thread
+                here.call_soon_threadsafe(queue.put_nowait, event)
+
+        worker = asyncio.create_task(session.play(emit))
+        worker.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+            await worker
+        finally:
+            worker.cancel()
+            await asyncio.wait({worker})
+            if not worker.cancelled():
+                worker.exception()
+
+    async def close(self) -> None:
+        """Free the model, if this agent loaded it; idempotent."""
+        backend, self._backend = self._backend, None
+        if backend is not None and backend is not self._model:
+            await backend.close()
+
+    async def __aenter__(self) -> Agent:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _session(self, task: Task, decoder: Decoder) -> Session:
+        backend = await asyncio.to_thread(self._load)
+        pixels = await asyncio.to_thread(read_images, task, backend.capabilities().cost, decoder)
+        tools = self._tools if self._tools is not None else builtin_tools(task.sources.values(), task.documents)
+        return Session(
+            task=task,
+            pixels=pixels,
+            system=self._system,
+            backend=backend,
+            tools=tools,
+            limits=self._limits,
+            sampling=self._sampling,
+            result_visual_tokens=self._result_visual_tokens,
+            runs=self.runs,
+            clock=self._clock,
+            decoder=decoder,
+        )
+
+    def _load(self) -> ModelBackend:
+        with self._loading:
+            if self._backend is None:
+                self._backend = load_model(self._model)
+            return self._backend
+
+
+def how_to_go_on(run: os.PathLike[str]) -> str:
+    """What to tell a person whose run was interrupted."""
+    return f"interrupted; everything up to here is kept: read it with  keyeloop show {os.fspath(run)}  or ask again"

@@ -1,0 +1,125 @@
+"""What goes in the next request: the whole history, until it no longer fits; then the oldest pictures become stubs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from keyeloop.model_backend.base import ModelBackend, Request, Sampling
+from keyeloop.runtime.content import Image, Message, Part, Text, ToolSpec, Usage, Video
+
+KEPT_SHARE = 0.5
+"""An edit throws away a served prefix, so it frees room for many turns: pictures go until this share of the context
+is taken."""
+MIN_REPLY_TOKENS = 32
+"""Less room than this is not worth a request."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Pictures of one message part that were replaced by a text stub."""
+
+    message: int
+    """Index in the history."""
+    part: int
+    handles: tuple[str, ...]
+    stub: str
+    freed_tokens: int
+
+
+class Context:
+    """The history of one run. Requests only append to it, but for the edits that :meth:`fit` returns."""
+
+    def __init__(
+        self, backend: ModelBackend, tools: Sequence[ToolSpec], sampling: Sampling, opening: Sequence[Message]
+    ) -> None:
+        self.messages: list[Message] = list(opening)
+        self._backend = backend
+        self._tools = tuple(tools)
+        self._sampling = sampling
+        self._opening = len(opening)
+        self._room = backend.capabilities().context_tokens
+
+    def append(self, *messages: Message) -> None:
+        """Add turns."""
+        self.messages.extend(messages)
+
+    def request(self, *, allow_calls: bool = True) -> tuple[Request, Usage]:
+        """The next request and its exact size; its reply is held to what the context has left."""
+        request = Request(tuple(self.messages), self._tools, self._sampling, allow_calls)
+        size = self._backend.count_tokens(request)
+        left = self._room - size.input_tokens
+        if left < self._sampling.max_tokens:
+            request = replace(request, sampling=replace(self._sampling, max_tokens=max(1, left)))
+        return request, size
+
+    def left_tokens(self) -> int:
+        """Tokens that input may still take, with a whole reply set aside."""
+        return self._room - self._sampling.max_tokens - self._count()
+
+    def has_room(self) -> bool:
+        """Whether any reply fits behind the history."""
+        return self._room - self._count() >= MIN_REPLY_TOKENS
+
+    def visual_budget(self, calls: int) -> int:
+        """Picture tokens that each of ``calls`` results may add: a third of the context, shared."""
+        return max(0, (self._room - self._sampling.max_tokens) // 3) // max(1, calls)
+
+    def fit(self) -> tuple[Edit, ...]:
+        """Make room for a whole reply, in one batch, oldest pictures first.
+
+        What the model has not seen yet, because it came after its last turn, goes only when nothing else is left and
+        only as far as it must. The opening (system, task) is never touched.
+        """
+        if self.left_tokens() >= 0:
+            return ()
+        edits: list[Edit] = []
+        fresh = self._first_fresh()
+        keep = int((self._room - self._sampling.max_tokens) * KEPT_SHARE)
+        for position in list(self._pictures(self._opening, fresh)):
+            edits.append(self._evict(*position))
+            if self._count() <= keep:
+                return tuple(edits)
+        for position in list(self._pictures(fresh, len(self.messages))):
+            if self.left_tokens() >= 0:
+                break
+            edits.append(self._evict(*position))
+        return tuple(edits)
+
+    def _count(self) -> int:
+        return self._backend.count_tokens(Request(tuple(self.messages), self._tools, self._sampling)).input_tokens
+
+    def _first_fresh(self) -> int:
+        spoken = [index for index, message in enumerate(self.messages) if message.role == "assistant"]
+        return max(self._opening, spoken[-1] + 1 if spoken else 0)
+
+    def _pictures(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        for index in range(start, stop):
+            for place, part in enumerate(self.messages[index].parts):
+                if not isinstance(part, Text):
+                    yield index, place
+
+    def _evict(self, index: int, place: int) -> Edit:
+        message, before = self.messages[index], self._count()
+        part = message.parts[place]
+        stub = stub_text(part)
+        parts = (*message.parts[:place], Text(stub), *message.parts[place + 1 :])
+        self.messages[index] = replace(message, parts=parts)
+        handles = tuple(image.view.handle for image in _images(part) if image.view is not None)
+        return Edit(index, place, handles, stub, before - self._count())
+
+
+def stub_text(part: Part) -> str:
+    """The words that stand for removed pictures and keep their address."""
+    images = _images(part)
+    views = [image.view for image in images if image.view is not None]
+    if not views:
+        return f"{len(images)} pictures were removed" if len(images) > 1 else "a picture was removed"
+    shown = ", ".join(view.handle if view.time_s is None else f"{view.handle} at {view.time_s:.1f} s" for view in views)
+    again = "zoom" if views[0].parent is not None or views[0].time_s is None else "clip_video"
+    verb, them = ("were", "them") if len(views) > 1 else ("was", "it")
+    return f"{shown} of {views[0].source} {verb} removed; {again} can show {them} again"
+
+
+def _images(part: Part) -> tuple[Image, ...]:
+    return part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()

@@ -1,0 +1,133 @@
+"""From a tool call to what the model reads: check, run in parallel with time-outs, shape errors."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
+
+from keyeloop.runtime.content import Part, Text, ToolCall, ToolResult
+from keyeloop.runtime.errors import OperatorError, ToolDefinitionError, ToolError
+from keyeloop.tools.base import Tool, ToolContext
+from keyeloop.tools.toolset import Toolset
+
+CANCEL_GRACE_S = 1.0
+"""How long an abandoned call may take to clean up before nobody waits for it any more."""
+QUOTE_CHARS = 500
+"""At most this much of the model's own text is quoted back."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished call: what the model reads and the journal keeps, and how long it took."""
+
+    result: ToolResult
+    duration_s: float = 0.0
+
+
+class Dispatcher:
+    """Runs the calls of one run on its tools."""
+
+    def __init__(self, tools: Toolset, context: ToolContext) -> None:
+        self._tools = tools
+        self._validators = check_schemas(tools)
+        self._context = context
+
+    def problem(self, call: ToolCall) -> str | None:
+        """What is wrong with a call before it is made: an unknown tool, arguments that do not fit its schema."""
+        try:
+            self._tools.find(call.name)
+        except ToolError as error:
+            return clip(str(error))
+        wrong = best_match(self._validators[call.name].iter_errors(dict(call.arguments)))
+        if wrong is None:
+            return None
+        where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong.path).lstrip(".")
+        return f"{call.name}: {where + ': ' if where else ''}{clip(wrong.message)}"
+
+    async def run(self, calls: Sequence[ToolCall], seconds_left: float | None = None) -> AsyncGenerator[Outcome, None]:
+        """Run calls that have no :meth:`problem` all at once; outcomes come in call order, each as soon as it can.
+
+        Calls of tools marked ``in_order`` (they name views or keep state) start one after another. Never raises for
+        what a tool does.
+        """
+        tasks: list[asyncio.Task[Outcome]] = []
+        last_ordered: asyncio.Task[Outcome] | None = None
+        for call in calls:
+            ordered = getattr(self._tools.find(call.name), "in_order", False)
+            task = asyncio.create_task(self._timed(call, seconds_left, last_ordered if ordered else None))
+            tasks.append(task)
+            last_ordered = task if ordered else last_ordered
+        try:
+            for task in tasks:
+                yield await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _timed(self, call: ToolCall, seconds_left: float | None, before: asyncio.Task[Outcome] | None) -> Outcome:
+        if before is not None:
+            await asyncio.wait({before})
+        tool, clock = self._tools.find(call.name), self._context.clock
+        started_s = clock.monotonic()
+        limit_s = tool.timeout_s if seconds_left is None else max(0.0, min(tool.timeout_s, seconds_left))
+        result = await self._call(tool, call, limit_s)
+        return Outcome(result, clock.monotonic() - started_s)
+
+    async def _call(self, tool: Tool, call: ToolCall, limit_s: float) -> ToolResult:
+        work = asyncio.ensure_future(tool.call(call.arguments, self._context))
+        try:
+            await asyncio.wait({work}, timeout=limit_s)
+            if not work.done():
+                return refused(
+                    call, f"{call.name} took longer than {limit_s:g} s and was stopped; ask for less at once"
+                )
+            return ToolResult(call.id, call.name, tuple(work.result()))
+        except ToolError as error:
+            return refused(call, str(error))
+        except OperatorError as error:
+            return refused(call, f"{call.name} could not run: {clip(str(error))}", traceback.format_exc())
+        except Exception as error:
+            note = f"{call.name} broke down ({type(error).__name__}: {clip(str(error), 200)}); try it another way"
+            return refused(call, note, traceback.format_exc())
+        finally:
+            if not work.done():
+                await _abandon(work)
+
+
+def check_schemas(tools: Iterable[Tool]) -> dict[str, Validator]:
+    """A validator of arguments for each tool; ToolDefinitionError for parameters that are no JSON schema."""
+    return {tool.spec.name: _validator(tool.spec.name, tool.spec.parameters) for tool in tools}
+
+
+def refused(call: ToolCall, problem: str, trace: str | None = None) -> ToolResult:
+    """A result that tells the model what went wrong; a traceback goes to the journal only."""
+    parts: tuple[Part, ...] = (Text(f"Error: {problem}"),)
+    return ToolResult(call.id, call.name, parts, error=True, details={"traceback": trace} if trace else {})
+
+
+def clip(text: str, limit: int = QUOTE_CHARS) -> str:
+    """Text short enough to quote."""
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _validator(name: str, schema: Mapping[str, Any]) -> Validator:
+    kind = validator_for(schema)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise ToolDefinitionError(f"the parameters of tool {name!r} are no JSON schema: {error.message}") from None
+    return kind(dict(schema))
+
+
+async def _abandon(work: asyncio.Future[Any]) -> None:
+    work.cancel()
+    await asyncio.wait({work}, timeout=CANCEL_GRACE_S)
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())

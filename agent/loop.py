@@ -1,0 +1,270 @@
+"""The loop: one ``step()`` builds a request, asks, dispatches what was asked for, and records all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from keyeloop.agent.context import Context
+from keyeloop.agent.dispatch import Dispatcher, Outcome, clip, refused
+from keyeloop.agent.guards import Guards, thinking_closed
+from keyeloop.model_backend.base import Delta, ModelBackend, Reply
+from keyeloop.runtime.budget import Budget
+from keyeloop.runtime.content import Image, Message, Part, Text, ToolCall, Video
+from keyeloop.runtime.events import (
+    ContextEdited,
+    Event,
+    Noticed,
+    ReplyReceived,
+    RequestSent,
+    RunStatus,
+    ToolCalled,
+    ToolReturned,
+)
+from keyeloop.runtime.evidence import View
+from keyeloop.runtime.wire import parts_to_wire, to_wire
+from keyeloop.tools.base import ToolContext
+
+ANSWER_NOW = "No more tool calls. Answer now with what you have seen, and cite it."
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why no more calls are made: the next request asks for an answer."""
+
+    status: RunStatus
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, and what the model said last."""
+
+    status: RunStatus
+    text: str
+    reason: str = ""
+
+
+class Loop:
+    """One run's turns, from an opened context to its ending."""
+
+    def __init__(
+        self,
+        backend: ModelBackend,
+        context: Context,
+        dispatcher: Dispatcher,
+        tool_context: ToolContext,
+        budget: Budget,
+        record: Callable[[Event], None],
+        on_delta: Callable[[Delta], None] | None = None,
+        result_visual_tokens: int | None = None,
+    ) -> None:
+        self._backend, self._context, self._dispatcher = backend, context, dispatcher
+        self._tool_context, self._budget = tool_context, budget
+        self._record, self._on_delta = record, on_delta
+        self._result_visual_tokens = result_visual_tokens
+        self._guards = Guards()
+        self._stop: Stop | None = None
+        self.turn = 0
+        """Requests so far."""
+        self._calls = 0
+
+    async def run(self) -> Ending:
+        """Step until the run has an ending. Raises BackendError when the model cannot be asked."""
+        while True:
+            ending = await self.step()
+            if ending is not None:
+                return ending
+
+    async def step(self) -> Ending | None:
+        """One turn; its ending when it was the last."""
+        spent = self._budget.spent()
+        if spent is not None and self._stop is None:
+            self._stop = Stop("budget", spent, f"the limit of {spent} is reached ({self._limit(spent)})")
+        if self._stop is not None:
+            return await self._finish(self._stop)
+        if not self._make_room():
+            return None
+        reply = await self._ask(allow_calls=True)
+        if reply is None:  # out of seconds: the next step asks for an answer
+            return None
+        self._context.append(reply.message)
+        if reply.message.tool_calls or reply.malformed:
+            await self._act(reply)
+            return None
+        return self._conclude(reply)
+
+    async def _ask(self, *, allow_calls: bool) -> Reply | None:
+        self.turn += 1
+        seconds_left = None
+        if allow_calls:
+            self._budget.charge_turn()
+            seconds_left = self._budget.remaining()["seconds"]
+        request, size = self._context.request(allow_calls=allow_calls)
+        self._record(
+            RequestSent(
+                turn=self.turn,
+                messages=len(request.messages),
+                input_tokens=size.input_tokens,
+                visual_tokens=size.visual_tokens,
+                allow_calls=allow_calls,
+            )
+        )
+        clock = self._tool_context.clock
+        started_s = clock.monotonic()
+        try:
+            async with asyncio.timeout(seconds_left) as limit:
+                reply = await self._backend.generate(request, self._tool_context.media, self._on_delta)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._stop = Stop("budget", "seconds", f"the limit of seconds is reached ({self._limit('seconds')})")
+            return None
+        self._budget.charge_usage(reply.usage)
+        reply = self._number_calls(reply)
+        self._record(
+            ReplyReceived(
+                turn=self.turn,
+                message=to_wire(reply.message),
+                usage=reply.usage,
+                finish=reply.finish,
+                malformed=reply.malformed,
+                first_token_s=reply.first_token_s,
+                duration_s=clock.monotonic() - started_s,
+            )
+        )
+        return reply
+
+    async def _act(self, reply: Reply) -> None:
+        """Make the calls of a reply and quote back what cannot be made."""
+        calls = reply.message.tool_calls
+        for call in calls:
+            self._record(ToolCalled(turn=self.turn, call=call))
+        problems = {call.id: self._dispatcher.problem(call) for call in calls}
+        usable = any(problem is None for problem in problems.values())
+        refusals = {call.id: problems[call.id] or self._refusal(call) for call in calls}
+        good = [call for call in calls if refusals[call.id] is None]
+        self._tool_context.visual_budget_tokens = self._visual_budget(len(good))
+        async with aclosing(self._dispatcher.run(good, self._budget.remaining()["seconds"])) as outcomes:
+            for call in calls:
+                problem = refusals[call.id]
+                self._returned(Outcome(refused(call, problem)) if problem is not None else await anext(outcomes))
+        if reply.malformed:
+            quoted = [f"{broken.problem} in {clip(broken.text)!r}" for broken in reply.malformed]
+            self._quote("malformed_call", f"this call could not be read: {'; '.join(quoted)}. Write it again.")
+        self._count_format_error(usable)
+
+    def _refusal(self, call: ToolCall) -> str | None:
+        """Why a sound call is not made all the same."""
+        calls_left = self._budget.remaining()["tool_calls"]
+        if calls_left is not None and calls_left < 1:
+            return f"the limit of tool_calls is reached ({self._limit('tool_calls')}); this call was not made"
+        self._budget.charge_calls(1)
+        repeated = self._guards.repeated_call(call)
+        if repeated is not None:
+            self._stop = self._stop or Stop("stopped", "repeated_call", repeated)
+            return f"{repeated}; use the results you have"
+        return None
+
+    def _visual_budget(self, calls: int) -> int:
+        """Picture tokens that each result of this turn may add."""
+        budget = self._context.visual_budget(calls)
+        if self._result_visual_tokens is not None:
+            budget = min(budget, self._result_visual_tokens)
+        left = self._budget.remaining()["visual_tokens"]
+        return budget if left is None else min(budget, int(left) // max(1, calls))
+
+    def _returned(self, outcome: Outcome) -> None:
+        result = outcome.result
+        self._record(
+            ToolReturned(
+                turn=self.turn,
+                call_id=result.call_id,
+                name=result.name,
+                parts=parts_to_wire(result.parts),
+                error=result.error,
+                views=_views(result.parts),
+                details=dict(result.details),
+                duration_s=outcome.duration_s,
+            )
+        )
+        self._context.append(Message("tool", result.parts, tool_call_id=result.call_id))
+
+    def _conclude(self, reply: Reply) -> Ending | None:
+        """The ending that a reply without calls makes; None when it is no answer."""
+        endless = self._guards.endless_thinking(reply)
+        if endless is not None:
+            self._stop = Stop("stopped", "endless_thinking", endless)
+            return None
+        text = answer_text(reply)
+        if not text:
+            self._quote("empty_reply", "the reply was empty. Call a tool or answer.")
+            self._count_format_error(usable=False)
+            return None
+        cut = f"the answer was cut after {reply.usage.output_tokens} tokens" if reply.finish == "length" else ""
+        return Ending("answered", text, cut)
+
+    async def _finish(self, stop: Stop) -> Ending:
+        """One last request, for an answer; it is marked with why it was the last."""
+        self._quote(stop.code, f"{stop.reason}. {ANSWER_NOW}", notice=stop.reason)
+        self._make_room()
+        if not self._context.has_room():
+            return Ending(stop.status, "", f"{stop.reason}; no room was left for an answer")
+        reply = await self._ask(allow_calls=False)
+        return Ending(stop.status, "" if reply is None else answer_text(reply), stop.reason)
+
+    def _make_room(self) -> bool:
+        """Evict pictures where a whole reply does not fit; False when that was not enough, and the run must end."""
+        for edit in self._context.fit():
+            self._record(
+                ContextEdited(
+                    turn=self.turn + 1,
+                    message=edit.message,
+                    part=edit.part,
+                    evicted=edit.handles,
+                    stub=edit.stub,
+                    freed_tokens=edit.freed_tokens,
+                )
+            )
+        if self._context.left_tokens() >= 0:
+            return True
+        self._stop = self._stop or Stop("budget", "context", "the model's context is full")
+        return False
+
+    def _quote(self, code: str, text: str, notice: str | None = None) -> None:
+        """Tell the model what was wrong, in a user turn."""
+        message = Message("user", (Text(f"Error: {text}"),))
+        self._record(Noticed(turn=self.turn, code=code, text=notice or text, message=to_wire(message)))
+        self._context.append(message)
+
+    def _count_format_error(self, usable: bool) -> None:
+        reason = self._guards.format_errors(usable)
+        if reason is not None:
+            self._stop = self._stop or Stop("stopped", "format_errors", reason)
+
+    def _number_calls(self, reply: Reply) -> Reply:
+        """Calls are numbered through the run, so that ids are unique and the same in an equal run."""
+        calls = tuple(
+            replace(call, id=f"call-{number}") for number, call in enumerate(reply.message.tool_calls, self._calls + 1)
+        )
+        self._calls += len(calls)
+        return replace(reply, message=replace(reply.message, tool_calls=calls)) if calls else reply
+
+    def _limit(self, name: str) -> str:
+        return f"{getattr(self._budget.limits, name):g}"
+
+
+def answer_text(reply: Reply) -> str:
+    """What a reply says; thinking that was never closed stands in for a text that is empty."""
+    text = reply.message.text.strip()
+    return text if text or thinking_closed(reply) else reply.message.reasoning.strip()
+
+
+def _views(parts: tuple[Part, ...]) -> tuple[View, ...]:
+    images: list[Image] = []
+    for part in parts:
+        images.extend(part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ())
+    return tuple(image.view for image in images if image.view is not None)

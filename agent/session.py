@@ -1,0 +1,156 @@
+"""One run: its folder, its record, its tools' context; from run_start to run_end whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from numpy import uint8
+from numpy.typing import NDArray
+
+from keyeloop.agent.context import Context
+from keyeloop.agent.dispatch import Dispatcher
+from keyeloop.agent.inputs import Task, opening_parts
+from keyeloop.agent.loop import Ending, Loop
+from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
+from keyeloop.runtime.budget import Budget, Limits
+from keyeloop.runtime.citations import resolve
+from keyeloop.runtime.clock import Clock
+from keyeloop.runtime.content import Message, Text
+from keyeloop.runtime.errors import KeyeloopError
+from keyeloop.runtime.events import Event, Noticed, RunEnded, RunStart
+from keyeloop.runtime.journal import Journal
+from keyeloop.runtime.views import ViewBook
+from keyeloop.runtime.wire import to_wire
+from keyeloop.tools.base import ToolContext
+from keyeloop.tools.toolset import Toolset
+from keyeloop.tools.video.decoder import Decoder
+from keyeloop.tools.video.frames import STATE_KEY, close_decoder
+
+CLOSE_TIMEOUT_S = 10.0
+"""How long a tool may take to free what it keeps."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything one run stands on; :meth:`play` runs it once."""
+
+    task: Task
+    pixels: Mapping[str, NDArray[uint8]]
+    """Image inputs, decoded."""
+    system: str
+    backend: ModelBackend
+    tools: Toolset
+    limits: Limits
+    sampling: Sampling
+    result_visual_tokens: int | None
+    runs: Path
+    clock: Clock
+    decoder: Decoder
+
+    async def play(self, emit: Callable[[Event | Delta], None]) -> None:
+        """Run from run_start to run_end; what goes wrong is recorded, then raised."""
+        run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock)
+        started_s = self.clock.monotonic()
+        with Journal.create(self.runs / run_id, self.clock) as journal:
+            tool_context = self._tool_context(journal)
+
+            def record(event: Event) -> None:
+                emit(journal.append(event))
+
+            def end(ending: Ending) -> None:
+                citations = resolve(ending.text, tool_context.views, self.task.sources.values())
+                record(
+                    RunEnded(
+                        status=ending.status,
+                        answer=ending.text,
+                        citations=citations,
+                        usage=budget.usage,
+                        reason=ending.reason,
+                        duration_s=self.clock.monotonic() - started_s,
+                    )
+                )
+
+            try:
+                context = self._open(run_id, tool_context, record)
+                dispatcher = Dispatcher(self.tools, tool_context)
+                visual = self.result_visual_tokens
+                loop = Loop(self.backend, context, dispatcher, tool_context, budget, record, emit, visual)
+                ending = await loop.run()
+            except asyncio.CancelledError:
+                end(Ending("interrupted", "", "cancelled from outside"))
+                raise
+            except Exception as error:
+                if not isinstance(error, KeyeloopError):
+                    turn = int(budget.used()["turns"])
+                    record(Noticed(turn=turn, code="crash", text=traceback.format_exc()))
+                end(Ending("failed", "", f"{type(error).__name__}: {error}"))
+                raise
+            else:
+                end(ending)
+            finally:
+                await self._close(tool_context)
+
+    def _tool_context(self, journal: Journal) -> ToolContext:
+        return ToolContext(
+            inputs=dict(self.task.sources),
+            media=journal.media,
+            views=ViewBook(),
+            cost=self.backend.capabilities().cost,
+            visual_budget_tokens=0,
+            clock=self.clock,
+            documents=self.task.documents,
+            state={STATE_KEY: self.decoder},
+        )
+
+    def _open(self, run_id: str, tool_context: ToolContext, record: Callable[[Event], None]) -> Context:
+        """Record how the run begins, and begin its context so."""
+        capabilities = self.backend.capabilities()
+        sampling = replace(
+            self.sampling, max_tokens=min(self.sampling.max_tokens, max(1, capabilities.context_tokens // 4))
+        )
+        parts = opening_parts(self.task, self.pixels, tool_context)
+        opening = [Message("system", (Text(self.system),)), Message("user", parts)]
+        context = Context(self.backend, self.tools.specs, sampling, opening)
+        config: dict[str, Any] = {
+            "limits": asdict(self.limits),
+            "sampling": asdict(sampling),
+            "context_tokens": capabilities.context_tokens,
+            "result_visual_tokens": self.result_visual_tokens,
+        }
+        record(
+            RunStart(
+                run_id=run_id,
+                question=self.task.question,
+                model=capabilities.model,
+                tools=self.tools.specs,
+                inputs=tuple(self.task.sources.values()),
+                messages=tuple(to_wire(message) for message in opening),
+                config=config,
+                versions={"keyeloop": _version(), "python": platform.python_version()},
+            )
+        )
+        return context
+
+    async def _close(self, tool_context: ToolContext) -> None:
+        """Free what the tools keep; one that fails or hangs does not keep the others from it."""
+        closing = [asyncio.ensure_future(tool.close(tool_context)) for tool in self.tools]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*closing, return_exceptions=True)
+        close_decoder(tool_context)
+
+
+def _version() -> str:
+    try:
+        return version("keyeloop")
+    except PackageNotFoundError:  # read from its source folder
+        return "source"
