@@ -3,103 +3,21 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from training.keye_tiny.batch import Feeder, Loader, see
+from tests.training.toy_greys import BUCKETS, SHAPE, ToySample, ToySource, loader, toy_render, toy_sample
+from training.keye_tiny.batch import Feeder, see
 from training.keye_tiny.learn import Learner
 from training.keye_tiny.model import KeyeTiny, select_keys
 from training.keye_tiny.pieces import load_pieces, save_pieces
 from training.keye_tiny.recipe import Recipe
-from training.keye_tiny.shape import TinyShape
-from training.keye_tiny.supply import Buckets, PictureGroup, Stock
+from training.keye_tiny.supply import PictureGroup, Stock
 from training.keye_tiny.train import Run, options_from
-
-SHAPE = TinyShape(
-    vocab_size=32, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, experts=4, expert_width=16,
-    mrope_section=(2, 3, 3), index_heads=2, index_dim=16, topk=24, vision_layers=1, vision_width=24, vision_heads=3,
-    vision_ffn=48,
-)  # fmt: skip
-BUCKETS = Buckets(main=((64, 4), (112, 4)), reader=(64, 4), probes=8, frame_chunk=4, mixed_chunk=2)
-LEVELS = 4
-
-
-@dataclass(frozen=True)
-class Grey:
-    level: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Placed:
-    shown: Grey
-    start: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class ToySample:
-    family: str
-    ids: Any
-    loss_mask: Any
-    positions: Any
-    pictures: tuple[Placed, ...]
-
-
-class ToySource:
-    """"Which grey is it?": after the picture the answer is the level's own token."""
-
-    families = ("frame", "crop")
-
-    def make(self, rng: random.Random, difficulty: float) -> ToySample:
-        crop = rng.random() < 0.5
-        return toy_sample(rng.randrange(LEVELS), crop, rng.randrange(1, 8))
-
-    def make_reader(self, rng: random.Random, difficulty: float) -> ToySample:
-        return toy_sample(rng.randrange(LEVELS), False, 1)
-
-    def pack(self, shown: Grey) -> Any:
-        return np.uint8(shown.level)
-
-    def stack(self, packed: list[Any]) -> Any:
-        return np.array(packed)
-
-
-def toy_sample(level: int, crop: bool, head: int) -> ToySample:
-    width, height = (112, 84) if crop else (252, 140)
-    tokens = width * height // 784
-    ids = [1] * head + [2] * tokens + [3, 4, 10 + level, 5]
-    wide, high = width // 28, height // 28
-    positions = np.zeros((3, len(ids)), np.int32)
-    positions[:, :head] = np.arange(head)
-    span = slice(head, head + tokens)
-    positions[0, span] = head
-    positions[1, span] = head + np.repeat(np.arange(high), wide)
-    positions[2, span] = head + np.tile(np.arange(wide), high)
-    positions[:, head + tokens :] = head + max(wide, high) + np.arange(len(ids) - head - tokens)
-    mask = np.zeros(len(ids), bool)
-    mask[-2:] = True
-    placed = Placed(Grey(level, width, height), head, tokens)
-    return ToySample("crop" if crop else "frame", np.array(ids, np.int32), mask, positions, (placed,))
-
-
-def toy_render(device: torch.device) -> Any:
-    def render(group: PictureGroup) -> torch.Tensor:
-        levels = torch.from_numpy(np.asarray(group.packed)).to(device).view(-1, 1, 1, 1)
-        return (levels * 60 + 20).to(torch.uint8).expand(group.count, group.height, group.width, 3).contiguous()
-
-    return render
-
-
-def loader() -> Loader:
-    device = torch.device("cpu")
-    return Loader(SHAPE, BUCKETS, device, toy_render(device))
 
 
 def test_selection_is_exact_and_gives_ties_to_the_lowest_index() -> None:
@@ -157,7 +75,9 @@ def toy_recipe() -> Recipe:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_whole_script_learns_saves_and_resumes(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_script_learns_saves_and_resumes(
+    tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--minutes", "0.12", "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state"),
                  "--workers", str(workers), "--reserve-s", "0.2"]  # fmt: skip
     if workers:
@@ -175,7 +95,9 @@ def test_the_whole_script_learns_saves_and_resumes(tmp_path: Path, workers: int,
         assert "frame" in last and run.progress >= 1.0
         assert float(last.split("frame ")[1].split()[0]) < 0.6, last
     train.BEGAN = train.time.monotonic()
-    again = Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options_from([*arguments[:-2], "--resume"]))
+    again = Run(
+        SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options_from([*arguments[:-2], "--resume"])
+    )
     assert again.step == run.step
     for one, two in zip(run.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)

@@ -93,7 +93,9 @@ class Loader:
         if frames is not None:
             patches = _pad(to_patches(self._render(frames), self._shape), self._buckets.frame_chunk)
             weights, cos, sin = self._grids.of(*FRAME)
-            found += [Pass(_scaled(chunk), weights, cos, sin, None) for chunk in patches.split(self._buckets.frame_chunk)]
+            found += [
+                Pass(_scaled(chunk), weights, cos, sin, None) for chunk in patches.split(self._buckets.frame_chunk)
+            ]
         if mixed:
             found += self._mixed(mixed)
         return tuple(found)
@@ -180,7 +182,13 @@ class Feeder:
             self._start(open_source, buckets, workers, seed, pin, depth)
 
     def _start(
-        self, open_source: Callable[[], Source], buckets: Buckets, workers: int, seed: int, pin: bool, depth: tuple[int, int]
+        self,
+        open_source: Callable[[], Source],
+        buckets: Buckets,
+        workers: int,
+        seed: int,
+        pin: bool,
+        depth: tuple[int, int],
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["numpy", "training.keye_tiny.supply"])

@@ -12,7 +12,9 @@ from torch import Tensor
 PIECE_BYTES = 15 * 2**20
 
 
-def save_pieces(tensors: Mapping[str, Tensor], folder: Path, stem: str = "weights", limit: int = PIECE_BYTES) -> list[str]:
+def save_pieces(
+    tensors: Mapping[str, Tensor], folder: Path, stem: str = "weights", limit: int = PIECE_BYTES
+) -> list[str]:
     """Write ``stem-00001-of-0000N.safetensors`` files of at most ``limit`` bytes of data each; returns their names."""
     pieces: list[dict[str, Tensor]] = [{}]
     filled = 0

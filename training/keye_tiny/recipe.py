@@ -57,7 +57,11 @@ class Recipe:
     def rate(self, progress: float, step: int) -> float:
         """Learning rate: warm-up in steps, then a cosine in time for each stage."""
         if self.sparse(progress):
-            high, low, share = self.dense_end_rate, self.end_rate, (progress - self.dense_share) / (1 - self.dense_share)
+            high, low, share = (
+                self.dense_end_rate,
+                self.end_rate,
+                (progress - self.dense_share) / (1 - self.dense_share),
+            )
         else:
             high, low, share = 1.0, self.dense_end_rate, progress / self.dense_share
         factor = low + (high - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))

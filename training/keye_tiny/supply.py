@@ -197,9 +197,7 @@ class Stock:
             return anywhere
         return np.concatenate([self._draw.choice(predicting, spoken), anywhere])
 
-    def _group(
-        self, jobs: list[_Job], length: int
-    ) -> tuple[PictureGroup | None, tuple[PictureGroup, ...], Ints, Ints]:
+    def _group(self, jobs: list[_Job], length: int) -> tuple[PictureGroup | None, tuple[PictureGroup, ...], Ints, Ints]:
         by_size: dict[tuple[int, int], list[_Job]] = {}
         for job in jobs:
             by_size.setdefault((job.height, job.width), []).append(job)
@@ -214,7 +212,9 @@ class Stock:
             seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
         for index, job in enumerate(mixed):
             if job.tokens > MIXED_TOKENS:
-                raise ValueError(f"a picture of {job.width}x{job.height} px takes {job.tokens} tokens, over {MIXED_TOKENS}")
+                raise ValueError(
+                    f"a picture of {job.width}x{job.height} px takes {job.tokens} tokens, over {MIXED_TOKENS}"
+                )
             seen_from.append(np.arange(job.tokens) + pool + index * MIXED_TOKENS)
             seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
         empty = [np.zeros(0, np.int64)]
@@ -252,7 +252,8 @@ def work(
         stock = Stock(open_source(), buckets, seed)
         while not stop.is_set():
             want_reader = not reader_queue.full() and (
-                main_queue.full() or reader_queue.qsize() / reader_queue._maxsize < main_queue.qsize() / main_queue._maxsize
+                main_queue.full()
+                or reader_queue.qsize() / reader_queue._maxsize < main_queue.qsize() / main_queue._maxsize
             )
             shard = stock.reader(difficulty.value) if want_reader else stock.main(difficulty.value)
             target = reader_queue if want_reader else main_queue

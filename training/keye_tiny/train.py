@@ -154,7 +154,9 @@ class Run:
             for name, row in zip(self.families, counts[reader].tolist(), strict=True):
                 if row[0]:
                     label = ("reader:" if reader else "") + name
-                    cells.append(f"{label} {row[1] / max(row[2], 1):.3f} call {row[3] / row[0]:.0%} ans {row[4] / row[0]:.0%}")
+                    cells.append(
+                        f"{label} {row[1] / max(row[2], 1):.3f} call {row[3] / row[0]:.0%} ans {row[4] / row[0]:.0%}"
+                    )
         self.say("    " + " | ".join(cells))
         self.learner.counts.zero_()
         self.learner.layer_sums.zero_()
@@ -192,7 +194,9 @@ class Run:
 def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, required=True, help="wall time of this call, start and saving included")
+    parser.add_argument(
+        "--minutes", type=float, required=True, help="wall time of this call, start and saving included"
+    )
     parser.add_argument("--span", type=_span, default=(0.0, 1.0), help="part of the schedule, as FROM:TO")
     parser.add_argument("--out", required=True, help="folder for the weights")
     parser.add_argument("--state", default="/tmp/ck", help="folder for the state to resume from")
