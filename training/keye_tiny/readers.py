@@ -1,0 +1,79 @@
+"""Short samples of one picture: read it and say where, or find the small sign. They teach seeing before acting."""
+
+from __future__ import annotations
+
+import random
+
+from keyeloop.runtime.content import Image, MediaRef, Message, Part, Text, Video
+from keyeloop.runtime.evidence import Region, View
+from keyeloop.tools.demo_video.glyphs import GlyphAtlas
+from keyeloop.tools.demo_video.scene import Scene, sign_region, text_region
+from keyeloop.tools.demo_video.timeline import sample_video
+from training.keye_tiny.sample import Sample, Shown, lay_out
+from training.keye_tiny.trajectories import FULL, zoom_box
+from training.keye_tiny.world import FRAME_SIZE, crop_size
+
+
+def make_reader(rng: random.Random, atlas: GlyphAtlas, *, heldout: bool = False, difficulty: float = 1.0) -> Sample:
+    """One picture and its reading: a frame's board, a crop of the sign or of the board, or the place of the sign."""
+    kind = rng.choices(("board", "sign", "crop", "find"), (6, 3, 1, 2))[0]
+    video = sample_video(
+        rng, atlas, heldout=heldout, difficulty=difficulty, duration_s=60.0, shots=3, signs=True if kind in ("sign", "find") else None
+    )
+    wanted = [shot for shot in video.shots if (shot.sign if kind in ("sign", "find") else shot.board)]
+    if not wanted:
+        return make_reader(rng, atlas, heldout=heldout, difficulty=difficulty)
+    shot = rng.choice(wanted)
+    scene = video.scene_at(shot.start_s + 0.2)
+    time_s = round(rng.uniform(0, 4000), 1)
+    if kind == "sign":
+        return _crop(scene, sign_region(scene, 0, atlas), shot.sign or "", _sign_window(rng, scene, atlas), "Sign?")
+    if kind == "crop":
+        ink = text_region(scene, atlas)
+        return _crop(scene, ink, shot.board, _grow(rng, ink), "Read.")
+    view = View("f1", "video-1", "", time_s, FULL)
+    if kind == "find":
+        said = f"[f1 {','.join(map(str, zoom_box(sign_region(scene, 0, atlas))))}]"
+        return _sample(scene, view, FRAME_SIZE, "Find.", said)
+    said = f"{shot.board} {_cite(view, text_region(scene, atlas))}"
+    return _sample(scene, view, FRAME_SIZE, "Read.", said)
+
+
+def _crop(scene: Scene, ink: Region, text: str, region: Region, request: str) -> Sample:
+    view = View("z1", "video-1", "", 0.0, region, "f1")
+    return _sample(scene, view, crop_size(region), request, f"{text} {_cite(view, ink)}")
+
+
+def _sample(scene: Scene, view: View, size: tuple[int, int], request: str, said: str) -> Sample:
+    width, height = size
+    image = Image(MediaRef("", "image/jpeg", 0, width, height), view)
+    part: Part = image if view.parent else Video((image,))
+    messages = [
+        Message("user", (part, Text(request))),
+        Message("assistant", raw=f"\n</think>\n\n{said}"),
+    ]
+    return lay_out("reader", messages, (), {view.handle: Shown(scene, view.region, width, height)}, open_reply=False)
+
+
+def _cite(view: View, region: Region) -> str:
+    sides = (min(max(round(side / 10) * 10, 0), 1000) for side in view.box_of(region))
+    return f"[{view.handle} {','.join(map(str, sides))}]"
+
+
+def _sign_window(rng: random.Random, scene: Scene, atlas: GlyphAtlas) -> Region:
+    """The teacher's zoom box around the sign, moved a little; now and then another box that holds the text."""
+    ink = sign_region(scene, 0, atlas)
+    if rng.random() < 0.3:
+        return _grow(rng, ink)
+    x0, y0, x1, y1 = zoom_box(ink)
+    scale_x, scale_y = scene.width / 1000, scene.height / 1000
+    shift_x, shift_y = rng.uniform(-15, 15), rng.uniform(-12, 12)
+    return Region(x0 * scale_x + shift_x, y0 * scale_y + shift_y, x1 * scale_x + shift_x, y1 * scale_y + shift_y)
+
+
+def _grow(rng: random.Random, ink: Region) -> Region:
+    margin_x, margin_y = (ink.height * rng.uniform(0.3, 1.5) for _ in range(2))
+    return Region(
+        max(ink.x0 - margin_x, 0.0), max(ink.y0 - margin_y, 0.0),
+        min(ink.x1 + margin_x, FULL.x1), min(ink.y1 + margin_y, FULL.y1),
+    )  # fmt: skip

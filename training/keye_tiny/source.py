@@ -1,0 +1,53 @@
+"""The trainer's supply: trajectories of all families in their shares, readers, and pictures packed for the renderer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from keyeloop.tools.demo_video.glyphs import GlyphAtlas
+from training.keye_tiny import render
+from training.keye_tiny.readers import make_reader
+from training.keye_tiny.sample import Sample, Shown
+from training.keye_tiny.trajectories import FAMILIES, make
+
+SHARES = (5, 4, 5, 2, 4)
+"""How often each family is drawn, in the order of ``FAMILIES``."""
+
+
+class BoardSource:
+    """Draws samples of board videos with the training fonts."""
+
+    families: Sequence[str] = (*FAMILIES, "reader")
+
+    def __init__(self, atlas: GlyphAtlas) -> None:
+        self.atlas = atlas
+
+    def make(self, rng: random.Random, difficulty: float) -> Sample:
+        """A trajectory of a family drawn by its share; ``difficulty`` from 0 to 1."""
+        return make(rng, rng.choices(FAMILIES, SHARES)[0], self.atlas, difficulty=difficulty)
+
+    def make_reader(self, rng: random.Random, difficulty: float) -> Sample:
+        """A short sample of one picture."""
+        return make_reader(rng, self.atlas, difficulty=difficulty)
+
+    def pack(self, shown: Shown) -> Any:
+        """Numbers that the renderer needs of one picture."""
+        return render.pack(shown.scene, shown.region, self.atlas)
+
+    def stack(self, packed: list[Any]) -> Any:
+        """Packed pictures of one size as one batch."""
+        return render.stack(packed)
+
+
+def open_source(atlas_path: Path) -> BoardSource:
+    """The source with the atlas at ``atlas_path``; picklable through ``functools.partial`` for worker processes."""
+    return BoardSource(GlyphAtlas.load(atlas_path))
+
+
+def opener(atlas_path: Path) -> Any:
+    """What a worker process calls to get its source."""
+    return partial(open_source, atlas_path)
