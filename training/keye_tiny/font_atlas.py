@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from keyeloop.tools.demo_video.glyphs import BASELINE, CAP_PX, CHARACTERS, ROWS, GlyphAtlas
 
 FOLDERS = (Path("/usr/share/fonts"),)
-HELDOUT = ("Cabin Bold", "Vollkorn Medium", "JetBrains Mono Medium", "Manrope Semibold")
+HELDOUT = ("Cabin Bold", "Vollkorn Medium", "JetBrains Mono Medium", "Manrope SemiBold")
 HELDOUT_FAMILIES = ("Cabin", "CabinSketch", "Cabin Sketch", "Vollkorn", "JetBrains Mono", "JetBrains Mono NL", "Manrope")
 BUNDLED = (
     "Open Sans Bold", "Roboto Medium", "Lato Bold", "Liberation Sans Bold", "DejaVu Sans Bold", "Inter Semi Bold",
-    "EB Garamond SemiBold", "Roboto Slab Bold", "Fira Code Medium", "Hack Bold", "Comfortaa Bold", "Dosis Bold",
+    "Linux Libertine O Semibold", "Roboto Slab Bold", "PT Sans Bold", "Hack Bold", "Comfortaa Bold", "Dosis Bold",
 )  # fmt: skip
 FACES_PER_FAMILY = 5
 MAX_WIDTH_PX = 120
