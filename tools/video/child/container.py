@@ -16,10 +16,10 @@ BUFFER_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000
 MAX_THREADS = 4
 DECODERS = frozenset(
-    ("h264", "hevc", "vvc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9", "vp6", "vp6a", "vp6f", "theora")
-    + ("mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "h263", "h263i", "flv", "rv40")
-    + ("wmv1", "wmv2", "wmv3", "vc1", "mjpeg", "gif", "png", "cinepak", "svq1", "svq3", "qtrle", "dvvideo")
-    + ("prores", "dnxhd", "cfhd", "hap", "rawvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo")
+    """h264 hevc vvc av1 libdav1d vp8 vp9 libvpx libvpx-vp9 vp6 vp6a vp6f theora
+    mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2 msmpeg4 h263 h263i flv rv40 wmv1 wmv2 wmv3 vc1
+    mjpeg gif png cinepak svq1 svq3 qtrle dvvideo prores dnxhd cfhd hap rawvideo ffv1 huffyuv ffvhuff utvideo
+    """.split()
 )
 
 

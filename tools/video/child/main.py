@@ -6,7 +6,7 @@ Requests (header; every one carries the media file's descriptor):
 - ``{"op": "cut", "cpu_s", "times", "region", "size"}`` -> ``{"times", "index"}`` and width x height x 3 bytes a frame;
   ``times`` null for an image. Frames are distinct: ``index`` tells which frame answers each asked time.
 
-Refusals are ``{"error": clause}``; anything else ends the process.
+Refusals are ``{"error": clause}``; after what nobody foresaw the process also ends.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ def main(channel_fd: int) -> None:
             reply, payload = {"error": str(error)}, b""
         except MemoryError:
             reply, payload = {"error": "needs more memory than decoding may use; make its frames smaller"}, b""
+        except Exception as error:
+            send(channel, {"error": f"broke the decoder ({type(error).__name__}: {error}); convert it to h264 in mp4"})
+            return
         send(channel, reply, payload)
 
 

@@ -54,7 +54,7 @@ def deny_outside() -> bool:
     zero = ctypes.c_ulong(0)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero) != 0:
         return False
-    return libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), filters, zero, zero) == 0
+    return bool(libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), filters, zero, zero) == 0)
 
 
 def _program(arch: int, clone: int, clone3: int, denied: tuple[int, ...]) -> bytes:
