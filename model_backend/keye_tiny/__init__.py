@@ -1,0 +1,1 @@
+"""keye-tiny, the embedded model: its weights, tokenizer and card."""
