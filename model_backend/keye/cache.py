@@ -17,7 +17,7 @@ class KVCache:
     def __init__(
         self, config: KeyeConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu", capacity: int = 1024
     ) -> None:
-        layers, width = config.num_hidden_layers, (config.num_key_value_heads, capacity, config.head_dim)
+        layers, width = config.num_hidden_layers, (capacity, config.num_key_value_heads, config.head_dim)
         self.length = 0
         self._keys = [torch.empty(width, dtype=dtype, device=device) for _ in range(layers)]
         self._values = [torch.empty(width, dtype=dtype, device=device) for _ in range(layers)]
@@ -35,21 +35,21 @@ class KVCache:
         if needed <= self.capacity:
             return
         capacity = max(needed, 2 * self.capacity)
-        self._keys = [_grown(old, 1, capacity, self.length) for old in self._keys]
-        self._values = [_grown(old, 1, capacity, self.length) for old in self._values]
-        self._index = [_grown(old, 0, capacity, self.length) for old in self._index]
+        self._keys = [_grown(old, capacity, self.length) for old in self._keys]
+        self._values = [_grown(old, capacity, self.length) for old in self._values]
+        self._index = [_grown(old, capacity, self.length) for old in self._index]
 
     def put(self, layer: int, keys: Tensor, values: Tensor, index_keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Write one layer's new tokens behind ``length`` and return the whole layer.
 
-        ``keys`` and ``values`` are [T, kv_heads, D], ``index_keys`` [T, index D]; returned are [kv_heads, S, D] twice and
-        [S, index D] with S = length + T. The tokens count once :meth:`advance` is called, after the last layer.
+        ``keys`` and ``values`` are [T, kv_heads, D], ``index_keys`` [T, index D]; the same with S = length + T rows
+        comes back, as views. The tokens count once :meth:`advance` is called.
         """
         stop = self.length + keys.shape[0]
-        self._keys[layer][:, self.length : stop] = keys.transpose(0, 1)
-        self._values[layer][:, self.length : stop] = values.transpose(0, 1)
+        self._keys[layer][self.length : stop] = keys
+        self._values[layer][self.length : stop] = values
         self._index[layer][self.length : stop] = index_keys
-        return self._keys[layer][:, :stop], self._values[layer][:, :stop], self._index[layer][:stop]
+        return self._keys[layer][:stop], self._values[layer][:stop], self._index[layer][:stop]
 
     def advance(self, tokens: int) -> None:
         """Count ``tokens`` that all layers have written."""
@@ -62,9 +62,7 @@ class KVCache:
         self.length = length
 
 
-def _grown(old: Tensor, axis: int, capacity: int, length: int) -> Tensor:
-    shape = list(old.shape)
-    shape[axis] = capacity
-    new = torch.empty(shape, dtype=old.dtype, device=old.device)
-    new.narrow(axis, 0, length).copy_(old.narrow(axis, 0, length))
+def _grown(old: Tensor, capacity: int, length: int) -> Tensor:
+    new = torch.empty((capacity, *old.shape[1:]), dtype=old.dtype, device=old.device)
+    new[:length] = old[:length]
     return new

@@ -16,6 +16,7 @@ from typing import Any
 from keyeloop.runtime.errors import ConfigError, InputError
 
 _ABSENT = object()
+_NO_DEFAULT = "missing; it has no default, take it from the checkpoint's own config.json"
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,26 @@ class KeyeConfig:
     def __post_init__(self) -> None:
         """Check that the numbers fit each other. Raises ConfigError naming the key."""
         half, index_half = self.head_dim // 2, self.indexer.head_dim // 2
-        _require(self.num_attention_heads % self.num_key_value_heads == 0, "num_key_value_heads",
-                 f"{self.num_key_value_heads} must divide num_attention_heads {self.num_attention_heads}")
-        _require(len(self.mrope_section) == 3 and sum(self.mrope_section) == half, "rope_scaling.mrope_section",
-                 f"{list(self.mrope_section)} must be three numbers that sum to head_dim / 2 = {half}")
-        _require(all(s * index_half % half == 0 for s in self.mrope_section), "sa_config.indexer_head_dim",
-                 f"{self.indexer.head_dim} does not scale mrope_section {list(self.mrope_section)} to whole numbers")
-        _require(1 <= self.num_experts_per_tok <= self.num_experts, "num_experts_per_tok",
-                 f"{self.num_experts_per_tok} must lie in 1..num_experts = {self.num_experts}")
+        _require(
+            self.num_attention_heads % self.num_key_value_heads == 0,
+            "num_key_value_heads",
+            f"{self.num_key_value_heads} must divide num_attention_heads {self.num_attention_heads}",
+        )
+        _require(
+            len(self.mrope_section) == 3 and sum(self.mrope_section) == half,
+            "rope_scaling.mrope_section",
+            f"{list(self.mrope_section)} must be three numbers that sum to head_dim / 2 = {half}",
+        )
+        _require(
+            all(s * index_half % half == 0 for s in self.mrope_section),
+            "sa_config.indexer_head_dim",
+            f"{self.indexer.head_dim} does not scale mrope_section {list(self.mrope_section)} to whole numbers",
+        )
+        _require(
+            1 <= self.num_experts_per_tok <= self.num_experts,
+            "num_experts_per_tok",
+            f"{self.num_experts_per_tok} must lie in 1..num_experts = {self.num_experts}",
+        )
         _require(self.indexer.topk >= 1, "sa_config.topk", f"{self.indexer.topk} must be at least 1")
         _require(self.vision.hidden_size % (4 * self.vision.num_attention_heads) == 0,
                  "vision_config.hidden_size", f"{self.vision.hidden_size} must be a multiple of 4 x "
@@ -113,7 +126,7 @@ class KeyeConfig:
 
     @property
     def index_mrope_section(self) -> tuple[int, ...]:
-        """The indexer's own rope sections: the main ones scaled to its head size ([16,24,24] at 128: [8,12,12] at 64)."""
+        """The indexer's rope sections: the main ones scaled to its head size ([16,24,24] of 128 to [8,12,12] of 64)."""
         return tuple(s * self.indexer.head_dim // self.head_dim for s in self.mrope_section)
 
     @staticmethod
@@ -124,7 +137,7 @@ class KeyeConfig:
             raise InputError(f"{folder}: no such model folder; give a folder with config.json and "
                              "*.safetensors files")  # fmt: skip
         if not path.is_file():
-            raise InputError(f"{folder}: no config.json; a model folder holds config.json, tokenizer.json, *.safetensors")
+            raise InputError(f"{folder}: no config.json; needed are config.json, tokenizer.json, *.safetensors")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as problem:
@@ -214,8 +227,8 @@ class _Reader:
         _require(act == "gelu_pytorch_tanh", "vision_config.hidden_act", f"{act!r} is not supported")
         _require(not vision.get("deepstack_visual_indexes"), "vision_config.deepstack_visual_indexes",
                  "features from inner vision layers are not supported")  # fmt: skip
-        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
-        sizes = {name: _int_in(vision, name, "vision_config") for name in names}
+        required = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        sizes = {name: _int_in(vision, name, "vision_config") for name in (*required, "image_size", "patch_size")}
         return VisionConfig(
             **sizes, spatial_merge_size=_int_in(vision, "spatial_merge_size", "vision_config", 2),
             num_channels=_int_in(vision, "num_channels", "vision_config", 3),
@@ -233,13 +246,13 @@ class _Reader:
         )  # fmt: skip
 
     def _rope(self) -> tuple[float, tuple[int, int, int]]:
-        """Theta and sections, under transformers 4 names (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``)."""
+        """Theta and sections, by transformers 4 names (``rope_theta``, ``rope_scaling``) or 5 (``rope_parameters``)."""
         scaling = self._find("rope_scaling", None) or {}
         parameters = self._find("rope_parameters", None) or {}
         thetas = {float(t) for t in (self._find("rope_theta", None), parameters.get("rope_theta")) if t is not None}
-        _require(bool(thetas), "rope_theta", "missing; it has no default, take it from the checkpoint's own config.json")
+        _require(bool(thetas), "rope_theta", _NO_DEFAULT)
         _require(len(thetas) == 1, "rope_theta", f"given twice, as {sorted(thetas)}")
-        section = scaling.get("mrope_section") or parameters.get("mrope_section")
+        section: Any = scaling.get("mrope_section") or parameters.get("mrope_section")
         _require(isinstance(section, (list, tuple)) and len(section) == 3, "rope_scaling.mrope_section",
                  f"must be three numbers, is {section!r}")  # fmt: skip
         kinds = (scaling.get("rope_type") or scaling.get("type"), parameters.get("rope_type"))
@@ -254,7 +267,8 @@ class _Reader:
                   "decoder_sparse_step": 1, "mlp_only_layers": [], "quantization_config": None}  # fmt: skip
         for key, value in wanted.items():
             found = self._find(key, value)
-            _require(found == value or (found is None and not value), key, f"{found!r} is not supported, only {value!r}")
+            same = found == value or (found is None and not value)
+            _require(same, key, f"{found!r} is not supported, only {value!r}")
 
     def _section(self, key: str) -> Mapping[str, Any]:
         found = self._find(key, None)
@@ -273,7 +287,7 @@ def _int_in(mapping: Mapping[str, Any], key: str, where: str, default: int | Non
     value = mapping.get(key)
     value = default if value is None else value
     name = f"{where}.{key}" if where else key
-    _require(value is not None, name, "missing; it has no default, take it from the checkpoint's own config.json")
+    _require(value is not None, name, _NO_DEFAULT)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"config.json: {name}: must be a whole number of 0 or more, is {value!r}")
     return value

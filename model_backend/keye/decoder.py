@@ -59,7 +59,7 @@ class Attention(nn.Module):
         if step.cache is not None:
             keys, values, index = step.cache.put(self.layer, k, v, self.sa_indexer.keys(x, step.index, step.indexer))
         else:
-            keys, values = k.transpose(0, 1), v.transpose(0, 1)
+            keys, values = k, v
             index = self.sa_indexer.keys(x, step.index, step.indexer) if selects else x[:0]
         if not selects:
             return self._out(dense_attention(q, keys, values, step.start))

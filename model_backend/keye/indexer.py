@@ -47,7 +47,7 @@ class Indexer(nn.Module):
         self.k_norm = nn.LayerNorm(index.head_dim, eps=1e-6)
 
     def keys(self, x: Tensor, rotation: Rotation, mode: IndexerMode) -> Tensor:
-        """Index keys [T, D] of hidden states [T, hidden], in ``x``'s type; in fp8 mode already rounded (exact in bf16)."""
+        """Index keys [T, D] of hidden states [T, hidden], in ``x``'s type; rounded already in fp8 mode."""
         key = self.k_proj(x)
         exact = torch.promote_types(key.dtype, torch.float32)
         weight, bias = self.k_norm.weight.to(exact), self.k_norm.bias.to(exact)

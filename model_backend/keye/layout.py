@@ -1,8 +1,8 @@
 """Which stored tensor fills which parameter: the published names, one to one, and what else a checkpoint may hold.
 
-Parameter names of :class:`KeyeModel` are the published ones, so a fused checkpoint maps by identity. Experts may also be
-stored one by one (``experts.7.gate_proj.weight`` [ffn, hidden]). A tensor ``X`` stored as int8 needs a companion
-``X.scale`` that broadcasts over it. Pooling-head weights and rope tables are ignored.
+Parameter names of :class:`KeyeModel` are the published ones, so a fused checkpoint maps by identity. Experts may
+also be stored one by one (``experts.7.gate_proj.weight`` [ffn, hidden]). A tensor ``X`` stored as int8 needs a
+companion ``X.scale`` that broadcasts over it. Pooling-head weights and rope tables are ignored.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ def published_shapes(config: KeyeConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def assign(
-    shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, Stored], source: str
-) -> tuple[Assignment, ...]:
+def assign(shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, Stored], source: str) -> tuple[Assignment, ...]:
     """Match stored tensors with parameters, each filled exactly once.
 
     Raises CheckpointError that lists every tensor missing, extra, doubly given or wrongly shaped.

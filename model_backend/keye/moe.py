@@ -43,7 +43,7 @@ class SparseMoe(nn.Module):
         """``x`` [T, hidden]; only the chosen experts' weights are read."""
         if x.shape[0] == 1:
             return self._single(x)
-        pieces = [self._grouped(piece) for piece in x.split(TOKENS_AT_ONCE)]
+        pieces = [self._grouped(piece) for piece in torch.split(x, TOKENS_AT_ONCE)]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ class SparseMoe(nn.Module):
         slots, order = chosen.flatten().sort(stable=True)
         counts = torch.bincount(slots, minlength=self.gate.out_features).tolist()
         inputs = x.index_select(0, order // self.top)
-        outputs = [self.experts.one(rows, e) for e, rows in enumerate(inputs.split(counts)) if rows.shape[0]]
+        outputs = [self.experts.one(rows, e) for e, rows in enumerate(torch.split(inputs, counts)) if rows.shape[0]]
         unsorted = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=x.device))
         by_token = torch.cat(outputs).index_select(0, unsorted).view(x.shape[0], self.top, -1)
         return torch.bmm(weights.unsqueeze(1), by_token).squeeze(1)

@@ -1,4 +1,4 @@
-"""Rope positions of a prompt: text counts one by one, a picture spreads over height and width and advances by its longer side.
+"""Rope positions of a prompt: text counts on, a picture spreads over rows and columns and takes up its longer side.
 
 No axis carries absolute time: a clip is one block a frame, and the frame's time stands before it as text. Source:
 ``get_rope_index_keye`` of Kwai-Keye/sglang (blocks in order of occurrence, one grid row a frame).
@@ -35,8 +35,8 @@ def rope_positions(
         first = next((place for place in range(done, len(ids)) if ids[place] in pads), len(ids))
         run = ids[first : first + size]
         if not size or len(run) < size or any(token != run[0] for token in run):
-            raise InputError(f"picture {number + 1} of {len(grids)} needs {size} picture tokens in a row at place {first} "
-                             "of the prompt; lay it out with width * height / 784 tokens")  # fmt: skip
+            raise InputError(f"picture {number + 1} of {len(grids)} needs {size} picture tokens in a row "
+                             f"at place {first} of the prompt; lay it out as width * height / 784")  # fmt: skip
         pieces.append(_text(first - done, position))
         position += first - done
         block = torch.cartesian_prod(torch.arange(frames), torch.arange(height), torch.arange(width))

@@ -21,8 +21,8 @@ def patch_grid(picture: np.ndarray, config: VisionConfig) -> tuple[int, int]:
                          f"is {'x'.join(map(str, picture.shape))} {picture.dtype}")  # fmt: skip
     height, width = picture.shape[:2]
     if height % side or width % side or not height or not width:
-        raise InputError(f"a picture of {width}x{height} pixels does not fit the model: sides must be multiples of {side}; "
-                         "resize it to VisualCost.image or VisualCost.frame first")  # fmt: skip
+        raise InputError(f"a picture of {width}x{height} pixels does not fit the model: sides must be "
+                         f"multiples of {side}; resize it to VisualCost.image or VisualCost.frame first")  # fmt: skip
     return height // config.patch_size, width // config.patch_size
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def hadamard(x: Tensor) -> Tensor:
     """
     size = x.shape[-1]
     if size & (size - 1):
-        raise ConfigError(f"sa_config.indexer_head_dim: {size} must be a power of two for the fp8 indexer; use mode exact")
+        raise ConfigError(f"sa_config.indexer_head_dim: {size} is no power of two, as fp8 needs; use mode exact")
     shape = x.shape
     spread = x.to(torch.bfloat16).float()
     step = 1
@@ -28,14 +30,15 @@ def hadamard(x: Tensor) -> Tensor:
         first, second = spread.reshape(-1, size // (2 * step), 2, step).unbind(2)
         spread = torch.stack((first + second, first - second), 2)
         step *= 2
-    return (spread.reshape(shape) * size**-0.5).to(torch.bfloat16)
+    spread = spread.reshape(shape) / math.sqrt(size)
+    return spread.to(torch.bfloat16)
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """E4M3 values [..., D] and float32 scales [..., 1] of blocks of ``D`` <= 64 values; scales are powers of two (ue8m0).
+    """E4M3 values [..., D] and float32 scales [..., 1] of blocks of ``D`` <= 64; scales are powers of two (ue8m0).
 
-    ``amax = max(|x|, 1e-4)``, ``scale = 2^ceil(log2(amax / 448))``, ``value = x / scale`` clamped to +-448. The exponent
-    comes from the float's bits, so exact powers of two are never rounded up.
+    ``amax = max(|x|, 1e-4)``, ``scale = 2^ceil(log2(amax / 448))``, ``value = x / scale`` clamped to +-448. The
+    exponent comes from the float's bits, so exact powers of two are never rounded up.
     """
     if x.shape[-1] > BLOCK:
         raise ConfigError(f"sa_config.indexer_head_dim: {x.shape[-1]} is over {BLOCK}, the block of the fp8 indexer; "

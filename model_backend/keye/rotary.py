@@ -49,12 +49,12 @@ class SectionedRotary:
         inverse = self._inverse.to(positions.device, exact, non_blocking=True)
         angles = positions.to(exact).index_select(0, axes).t() * inverse
         cos, sin = angles.cos().to(dtype).unsqueeze(1), angles.sin().to(dtype).unsqueeze(1)
-        pairs = zip(cos.split(self._halves, -1), sin.split(self._halves, -1), strict=True)
+        pairs = zip(torch.split(cos, self._halves, -1), torch.split(sin, self._halves, -1), strict=True)
         return tuple(Rotation(torch.cat((c, c), -1), torch.cat((-s, s), -1)) for c, s in pairs)
 
 
 def grid_rotation(height: int, width: int, head_dim: int, theta: float, like: Tensor) -> Rotation:
-    """2-D rope of a raster of ``height`` x ``width`` patches: half the frequencies turn with the row, half with the column.
+    """2-D rope of a raster of ``height`` x ``width`` patches: half the angles follow the row, half the column.
 
     Returns tables [N, 1, head_dim] in float32 or wider on ``like``'s device. Source: SigLIPRotaryEmbedding of Keye's
     vision tower, with dimension ``head_dim / 2`` for each axis.

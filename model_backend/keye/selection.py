@@ -15,7 +15,7 @@ def select(scores: Tensor, k: int, lengths: Tensor) -> Tensor:
     ``scores`` [R, S] is overwritten beyond ``lengths`` [R]. A row with fewer than ``k`` scores yields them all; a row
     whose scores are NaN yields an unusable set of its own and leaves other rows alone.
     """
-    rows, keys = scores.shape
+    keys = scores.shape[1]
     places = torch.arange(keys, device=scores.device)
     valid = places < lengths.unsqueeze(1)
     scores.masked_fill_(~valid, -torch.inf)

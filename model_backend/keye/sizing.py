@@ -30,7 +30,7 @@ def smart_resize(height: int, width: int, *, min_pixels: float, max_pixels: floa
     if min(height, width) < 1:
         raise InputError(f"a picture of {width}x{height} pixels is empty")
     if max(height, width) / min(height, width) > MAX_ASPECT:
-        raise InputError(f"a picture of {width}x{height} pixels is over {MAX_ASPECT} times as long as wide; crop it first")
+        raise InputError(f"a picture of {width}x{height} pixels is over {MAX_ASPECT} times longer than wide; crop it")
     new_height = max(FACTOR, round(height / FACTOR) * FACTOR)
     new_width = max(FACTOR, round(width / FACTOR) * FACTOR)
     if new_height * new_width > max_pixels:

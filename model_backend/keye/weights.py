@@ -46,7 +46,7 @@ class CheckpointFiles:
             with safe_open(str(path), framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - not a mapping
                     if name in self._file:
-                        raise CheckpointError(f"{name} is stored in both {self._file[name]} and {path}; remove one file")
+                        raise CheckpointError(f"{name} is in both {self._file[name]} and {path}; remove one file")
                     part = file.get_slice(name)
                     self.stored[name] = Stored(tuple(part.get_shape()), part.get_dtype())
                     self._file[name] = path
