@@ -86,9 +86,7 @@ class Dispatcher:
         try:
             await asyncio.wait({work}, timeout=limit_s)
             if not work.done():
-                return refused(
-                    call, f"{call.name} took longer than {limit_s:g} s and was stopped; ask for less at once"
-                )
+                return refused(call, f"{call.name} was stopped after {limit_s:.3g} s; ask for less at once")
             return ToolResult(call.id, call.name, tuple(work.result()))
         except ToolError as error:
             return refused(call, str(error))
