@@ -6,13 +6,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from keyeloop.model_backend.base import Request
+from keyeloop.model_backend.keye.sizing import FACTOR
 from keyeloop.model_backend.keye.template import Spoken, render
 from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer, Placed
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import BackendError
 
-PICTURE_FACTOR = 28
-"""A picture token stands for 28 x 28 pixels."""
 REMEMBERED_REPLIES = 256
 
 Key = int | tuple[str, int, int]
@@ -66,10 +65,10 @@ class PromptBuilder:
         keys: list[Key] = list(ids)
         for placed in pictures:
             media = placed.image.media
-            if media.width % PICTURE_FACTOR or media.height % PICTURE_FACTOR or not placed.tokens:
+            if media.width % FACTOR or media.height % FACTOR or not placed.tokens:
                 raise BackendError(
                     f"a picture of {media.width}x{media.height} pixels cannot be laid out: sides must be multiples of "
-                    f"{PICTURE_FACTOR}; resize it to what capabilities().cost.image(width, height) says"
+                    f"{FACTOR}; resize it to what capabilities().cost.image(width, height) says"
                 )
             places = range(placed.start, placed.start + placed.tokens)
             keys[places.start : places.stop] = [(media.sha256, ids[at], at - placed.start) for at in places]
