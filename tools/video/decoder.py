@@ -79,6 +79,11 @@ class Decoder:
         self.filtered = False
         """Whether the running child has the system-call filter."""
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        return None if self._child is None else self._child.pid
+
     def probe(self, path: str) -> Facts:
         """What the file is. Raises Unusable, with cause and cure, when it cannot be looked at."""
         reply, _ = self._ask(path, {"op": "probe"})
