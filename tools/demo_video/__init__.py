@@ -1,1 +1,1 @@
-"""Board videos: synthetic footage with known answers, for demos, tests and training."""
+"""Board videos: scenes as numbers, painted and recorded, with questions and answers."""

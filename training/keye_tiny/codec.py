@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUALITY = 95
-QUANTISER_STEPS = (2.0, 14.0)
+QUANTISER_STEPS = (2.0, 26.0)
 """Strength of the H.264 part in levels, for source pixels: from about crf 18 to crf 32 on board videos."""
+TRUNCATION = 0.5
+"""Mean loss of a level in each direction: FFmpeg's colour conversion cuts off where it might round."""
 PLAIN_SHARE = 0.1
 """Frames that the H.264 part leaves as they are."""
 _LUMA = (
@@ -47,7 +49,8 @@ def imitate(frames: Tensor, footprint: Tensor, origin: Tensor, generator: torch.
     scale = torch.tensor([219.0, 224.0, 224.0], device=frames.device).view(1, 3, 1, 1) / 255
     table = step.view(-1, 1, 1, 1, 1, 1).expand(-1, 3, 1, 1, 1, 1)
     coded = _through_blocks(video, table, keep=0.38)
-    return _to_rgb((coded * scale).round() / scale)
+    truncated = torch.tensor([TRUNCATION, 0.0, 0.0], device=frames.device).view(1, 3, 1, 1)
+    return _to_rgb((coded * scale - truncated).round() / scale) - TRUNCATION
 
 
 def jpeg(frames: Tensor) -> Tensor:

@@ -23,6 +23,12 @@ BUNDLED = (
     "Open Sans Bold", "Roboto Medium", "Lato Bold", "Liberation Sans Bold", "DejaVu Sans Bold", "Inter Semi Bold",
     "Linux Libertine O Semibold", "Roboto Slab Bold", "PT Sans Bold", "Hack Bold", "Comfortaa Bold", "Dosis Bold",
 )  # fmt: skip
+UNFIT_FAMILIES = (
+    "Glass TTY VT220", "Irianis ADF Style Std", "Solothurn", "unifur", "Wargames", "Engadget", "It wasn't me", "Cupola",
+)  # fmt: skip
+"""Letters too odd to be told apart by someone who has not learned the font."""
+FAINTEST_INK = 0.15
+"""Share of ink between the top of the capitals and the line, below which a face vanishes in a thumbnail."""
 FACES_PER_FAMILY = 5
 MAX_WIDTH_PX = 120
 OVERSAMPLE = 4
@@ -99,8 +105,10 @@ def _judge(face: Face) -> Face | str:
     digits = [shapes[c] for c in "0123456789"]
     if min(float(np.abs(a - b).mean()) for i, a in enumerate(digits) for b in digits[:i]) < 0.02:
         return "digits alike"
-    if np.mean([np.mean(m > 128) for m in face.masks]) < 0.075:
+    if np.concatenate([mask[BASELINE - CAP_PX : BASELINE] > 128 for mask in face.masks], axis=1).mean() < FAINTEST_INK:
         return "too thin"
+    if face.family in UNFIT_FAMILIES:
+        return "too odd"
     return face
 
 
