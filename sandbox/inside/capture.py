@@ -1,0 +1,58 @@
+"""What code prints: caught at the descriptors, so that C code and child processes are heard too."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import sys
+
+from .pipe import PRIVATE_FD
+
+
+class Capture:
+    """What goes to descriptors 1 and 2, kept in files without a name and cleared before each execution."""
+
+    def __init__(self, inherited: list[int]) -> None:
+        sources = inherited or [os.memfd_create("stdout"), os.memfd_create("stderr")]
+        sources = [os.open("/dev/null", os.O_RDONLY), *sources]
+        self.files = [fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, PRIVATE_FD) for source in sources]
+        self._outputs = self.files[1:]
+        for file in self._outputs:
+            fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the three standard streams back, whatever code did to them, and empty the capture."""
+        for target, file in enumerate(self.files):
+            os.dup2(file, target)
+        for file in self._outputs:
+            os.ftruncate(file, 0)
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(
+                io.BufferedWriter(io.FileIO(target, "w", closefd=False)),
+                encoding="utf-8",
+                errors="backslashreplace",
+                line_buffering=True,
+            )
+            for target in (1, 2)
+        )
+
+    def read(self, limit_bytes: int) -> tuple[list[str], bool]:
+        """Both outputs, at most ``limit_bytes`` each, and whether the middle of one was left out."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        texts, cut = [], False
+        for file in self._outputs:
+            size = os.fstat(file).st_size
+            if size <= limit_bytes:
+                data = os.pread(file, size, 0)
+            else:
+                half, cut = limit_bytes // 2, True
+                left_out = f"\n... {size - 2 * half} bytes left out ...\n".encode()
+                data = os.pread(file, half, 0) + left_out + os.pread(file, half, size - half)
+            texts.append(data.decode("utf-8", "replace"))
+        return texts, cut

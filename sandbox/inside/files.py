@@ -1,0 +1,95 @@
+"""Files of the sandbox by path, never through a link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import Any
+
+
+class Files:
+    """Files of the sandbox by path, never through a link."""
+
+    def __init__(self, outputs: str, limits: dict[str, Any]) -> None:
+        self._outputs = outputs
+        self._limits = limits
+        self._seen: dict[str, tuple[int, int, int]] = {}
+
+    def changed(self) -> tuple[list[list[Any]], list[list[str]]]:
+        """New or changed files below the output folder, and what is there but refused, with its reason."""
+        found: list[list[Any]] = []
+        refused: list[list[str]] = []
+        looked_at = 0
+        for folder, _, names, folder_fd in os.fwalk(self._outputs, follow_symlinks=False):
+            for name in sorted(names):
+                looked_at += 1
+                if looked_at > 1024 or len(refused) >= 32:
+                    return found, refused
+                path = os.path.relpath(os.path.join(folder, name), self._outputs)
+                about = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                identity = (about.st_ino, about.st_size, about.st_mtime_ns)
+                if self._seen.get(path) == identity:
+                    continue
+                self._seen[path] = identity
+                problem = self._problem(about)
+                if len(found) >= self._limits["artifact_count"]:
+                    problem = "too many files"
+                if problem:
+                    refused.append([path[:200], problem])
+                else:
+                    found.append([path, about.st_size])
+        return found, refused
+
+    def _problem(self, about: os.stat_result) -> str:
+        if stat.S_ISLNK(about.st_mode):
+            return "symbolic link"
+        if not stat.S_ISREG(about.st_mode):
+            return "not a regular file"
+        if about.st_nlink != 1:
+            return "hard link"
+        return "too large" if about.st_size > self._limits["artifact_bytes"] else ""
+
+    def read(self, path: str, offset: int, size: int) -> tuple[bytes, int]:
+        """A piece of a regular file, and the file's size."""
+        folder = self._folder(path, make=False)
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(os.path.basename(path), flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            about = os.fstat(file)
+            if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
+                raise OSError(errno.EINVAL, "not a regular file of its own")
+            return os.pread(file, size, offset), about.st_size
+        finally:
+            os.close(file)
+
+    def write(self, path: str, data: bytes, append: bool) -> None:
+        """Write a file, making its folders."""
+        folder = self._folder(path, make=True)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+            file = os.open(os.path.basename(path), flags, 0o644, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with open(file, "wb") as stream:
+            stream.write(data)
+
+    def _folder(self, path: str, make: bool) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        folder = os.open("/", flags)
+        for name in os.path.dirname(path).split("/"):
+            if not name:
+                continue
+            try:
+                if make:
+                    with contextlib.suppress(OSError):
+                        os.mkdir(name, 0o755, dir_fd=folder)
+                inner = os.open(name, flags, dir_fd=folder)
+            finally:
+                os.close(folder)
+            folder = inner
+        return folder
