@@ -1,4 +1,41 @@
-"""What the model can do: typed Python functions, video, search, code."""
+"""What the model can do: typed Python functions, video, search, code.
+
+``from keyeloop.tools import ClipVideo, Zoom, Python, web_search`` gives the built-in tools, to be offered beside one's
+own; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if not __name__.startswith("keyeloop."):
     raise ImportError(f"import keyeloop.{__name__}, not {__name__}: two copies of a class never compare equal")
+
+if TYPE_CHECKING:
+    from keyeloop.tools.base import Tool as Tool
+    from keyeloop.tools.base import ToolContext as ToolContext
+    from keyeloop.tools.decorate import tool as tool
+    from keyeloop.tools.python import Python as Python
+    from keyeloop.tools.search.tool import web_search as web_search
+    from keyeloop.tools.toolset import Toolset as Toolset
+    from keyeloop.tools.video.clip import ClipVideo as ClipVideo
+    from keyeloop.tools.video.zoom import Zoom as Zoom
+
+_HOMES = {
+    "ClipVideo": "video.clip",
+    "Python": "python",
+    "Tool": "base",
+    "ToolContext": "base",
+    "Toolset": "toolset",
+    "Zoom": "video.zoom",
+    "tool": "decorate",
+    "web_search": "search.tool",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
