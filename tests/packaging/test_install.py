@@ -52,7 +52,7 @@ def without_links(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tree, place, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info", "build", "dist"))
     for room in ROOMS:
         link = place / "src/keyeloop" / room
-        target = os.readlink(link)
+        target = str(link.readlink())
         link.unlink()
         link.write_text(target)
     return place
@@ -101,7 +101,8 @@ def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
     assert {name.split("/")[0] for name in packed} == {"keyeloop", "keyeloop-0.1.0.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in packed)
     (source,) = wheel.parent.glob("*.tar.gz")
-    assert any(name.endswith("/LICENSE") for name in tarfile.open(source).getnames())
+    with tarfile.open(source) as archive:
+        assert any(name.endswith("/LICENSE") for name in archive.getnames())
 
 
 @pytest.mark.parametrize("way", ["wheel", "without_links", "editable"])
