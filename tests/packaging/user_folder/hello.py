@@ -24,9 +24,8 @@ def main() -> None:
     if len(sys.argv) > 2:
         video, seconds = sys.argv[1:]
         agent = Agent("keye-tiny", tools=[ClipVideo(), file_number])
-        answer = agent.run_sync(
-            f'File the number on the board at {seconds} s under the shelf "{SHELVES[0]}".', video=video
-        )
+        question = f'File the number on the board at {seconds} s under the shelf "{SHELVES[0]}".'
+        answer = agent.run_sync(question, video=video)
         print("answered", answer.status, answer)
 
 
