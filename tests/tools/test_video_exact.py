@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from keyeloop.runtime.evidence import Region
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.child.recent import RecentFrames

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from keyeloop.runtime.evidence import Region
 from keyeloop.tools.video.child.container import open_container
 from keyeloop.tools.video.child.errors import Unusable

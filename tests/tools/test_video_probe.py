@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Region
 from keyeloop.tools.video.child.picture import Orientation
