@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from keyeloop.tools.demo_video.glyphs import BASELINE, CAP_PX, CHARACTERS, ROWS, GlyphAtlas
 
 FOLDERS = (Path("/usr/share/fonts"),)
-HELDOUT = ("Cabin Bold", "Vollkorn Medium", "JetBrains Mono Medium", "Manrope SemiBold")
-HELDOUT_FAMILIES = ("Cabin", "CabinSketch", "Cabin Sketch", "Vollkorn", "JetBrains Mono", "JetBrains Mono NL", "Manrope")
+HELDOUT = ("Cabin Bold", "Caladea Bold", "JetBrains Mono Medium", "Manrope SemiBold")
+HELDOUT_FAMILIES = ("Cabin", "CabinSketch", "Cabin Sketch", "Caladea", "JetBrains Mono", "JetBrains Mono NL", "Manrope")
 BUNDLED = (
-    "Open Sans Bold", "Roboto Medium", "Lato Bold", "Liberation Sans Bold", "DejaVu Sans Bold", "Inter Semi Bold",
-    "Linux Libertine O Semibold", "Roboto Slab Bold", "PT Sans Bold", "Hack Bold", "Comfortaa Bold", "Dosis Bold",
+    "Open Sans Bold", "Roboto Medium", "Lato Bold", "Arimo Bold", "DejaVu Sans Bold", "Inter Semi Bold",
+    "Linux Libertine O Semibold", "Roboto Slab Bold", "Clear Sans Bold", "Hack Bold", "Comfortaa Bold", "Dosis Bold",
 )  # fmt: skip
 UNFIT_FAMILIES = (
     "Glass TTY VT220", "Irianis ADF Style Std", "Solothurn", "unifur", "Wargames", "Engadget", "It wasn't me", "Cupola",
