@@ -164,7 +164,11 @@ class Agent:
     async def _session(self, task: Task, decoder: Decoder) -> Session:
         backend = await asyncio.to_thread(self._load)
         pixels = await asyncio.to_thread(read_images, task, backend.capabilities().cost, decoder)
-        tools = self._tools if self._tools is not None else builtin_tools(task.sources.values(), task.documents)
+        tools = (
+            self._tools
+            if self._tools is not None
+            else builtin_tools({source.kind for source in task.sources.values()}, task.documents)
+        )
         return Session(
             task=task,
             pixels=pixels,

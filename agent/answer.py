@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from keyeloop.runtime.citations import format_time, strip_citations
+from keyeloop.runtime.citations import strip_citations
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.events import RunEnded, RunStatus
 from keyeloop.runtime.evidence import Citation
@@ -53,14 +53,3 @@ class Answer:
             }
         )
         return made
-
-
-def citation_line(citation: Citation) -> str:
-    """For people: ``[f1] video-1 at 0:01:23.000, box 310,200 to 640,460 px``, and whether it was never looked at."""
-    where = citation.source or "nothing that was shown"
-    if citation.time_s is not None:
-        where += f" at {format_time(citation.time_s)}"
-    if citation.region is not None:
-        box = citation.region
-        where += f", box {box.x0:.0f},{box.y0:.0f} to {box.x1:.0f},{box.y1:.0f} px"
-    return f"{citation.text} {where}{'' if citation.seen else ' (unseen: the run never looked there)'}"

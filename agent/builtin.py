@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
-from keyeloop.runtime.evidence import Source
 from keyeloop.tools.base import Tool
-from keyeloop.tools.search.tool import web_search
 from keyeloop.tools.toolset import Toolset
-from keyeloop.tools.video.clip import ClipVideo
-from keyeloop.tools.video.zoom import Zoom
 
 
-def builtin_tools(sources: Iterable[Source], documents: Path | None) -> Toolset:
-    """``clip_video`` where there is a video, ``zoom``, ``python``, and ``web_search`` where there are documents."""
+def builtin_tools(kinds: Collection[str], documents: Path | None = None) -> Toolset:
+    """``clip_video`` where there is a video, ``zoom``, ``python``, and ``web_search`` where there are documents.
+
+    ``kinds`` are the kinds of the sources: ``video``, ``image``.
+    """
     from keyeloop.tools.python import Python
+    from keyeloop.tools.search.tool import web_search
+    from keyeloop.tools.video.clip import ClipVideo
+    from keyeloop.tools.video.zoom import Zoom
 
-    kinds = {source.kind for source in sources}
     tools: list[Tool] = [ClipVideo()] if "video" in kinds else []
     if kinds:
         tools.append(Zoom())

@@ -34,20 +34,23 @@ class Context:
         self, backend: ModelBackend, tools: Sequence[ToolSpec], sampling: Sampling, opening: Sequence[Message]
     ) -> None:
         self.messages: list[Message] = list(opening)
+        """Read them; change them through :meth:`append` and :meth:`fit` only."""
         self._backend = backend
         self._tools = tuple(tools)
         self._sampling = sampling
         self._opening = len(opening)
         self._room = backend.capabilities().context_tokens
+        self._counted: Usage | None = None
 
     def append(self, *messages: Message) -> None:
         """Add turns."""
         self.messages.extend(messages)
+        self._counted = None
 
     def request(self, *, allow_calls: bool = True) -> tuple[Request, Usage]:
         """The next request and its exact size; its reply is held to what the context has left."""
         request = Request(tuple(self.messages), self._tools, self._sampling, allow_calls)
-        size = self._backend.count_tokens(request)
+        size = self._size()
         left = self._room - size.input_tokens
         if left < self._sampling.max_tokens:
             request = replace(request, sampling=replace(self._sampling, max_tokens=max(1, left)))
@@ -86,8 +89,13 @@ class Context:
             edits.append(self._evict(*position))
         return tuple(edits)
 
+    def _size(self) -> Usage:
+        if self._counted is None:
+            self._counted = self._backend.count_tokens(Request(tuple(self.messages), self._tools, self._sampling))
+        return self._counted
+
     def _count(self) -> int:
-        return self._backend.count_tokens(Request(tuple(self.messages), self._tools, self._sampling)).input_tokens
+        return self._size().input_tokens
 
     def _first_fresh(self) -> int:
         spoken = [index for index, message in enumerate(self.messages) if message.role == "assistant"]
@@ -105,6 +113,7 @@ class Context:
         stub = stub_text(part)
         parts = (*message.parts[:place], Text(stub), *message.parts[place + 1 :])
         self.messages[index] = replace(message, parts=parts)
+        self._counted = None
         handles = tuple(image.view.handle for image in _images(part) if image.view is not None)
         return Edit(index, place, handles, stub, before - self._count())
 

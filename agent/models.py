@@ -1,31 +1,32 @@
-"""From what a person names to who thinks: a model's name, the folder of a checkpoint, or a backend."""
+"""From what a person names to who thinks: a model's name, the folder of a checkpoint, a run to replay, or a backend."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from keyeloop.model_backend.base import ModelBackend
+from keyeloop.model_backend.local.folder import model_folder
+from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.runtime.errors import ConfigError, InputError
+from keyeloop.runtime.journal import JOURNAL
 
-EMBEDDED = ("keye-tiny",)
-"""Models that come with the package."""
+REPLAY = "replay:"
+"""``replay:RUN`` gives the replies of a recorded run again, without its model."""
 ModelLike = str | os.PathLike[str] | ModelBackend
 
 
 def check_model(model: ModelLike) -> None:
-    """Raise InputError, before anything heavy is imported, for a name that is unknown or a folder without weights."""
-    if not isinstance(model, str | os.PathLike) or model in EMBEDDED:
+    """Raise InputError, before anything heavy is imported, for an unknown name or a folder without weights."""
+    if not isinstance(model, str | os.PathLike):
         return
-    folder = Path(model)
-    if folder.is_file():
-        raise InputError(f"model {folder} is a file: name the folder that holds its config.json and weights")
-    if not folder.is_dir():
-        raise InputError(f"no model {str(model)!r}: name {' or '.join(EMBEDDED)}, or the folder of a checkpoint")
-    if not (folder / "config.json").is_file():
-        raise InputError(f"model folder {folder} has no config.json: name the folder of a downloaded checkpoint")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"model folder {folder} has no weights (*.safetensors): download them into it")
+    name = os.fspath(model)
+    if not name.startswith(REPLAY):
+        model_folder(name)
+    elif not (Path(name.removeprefix(REPLAY)) / JOURNAL).is_file():
+        raise InputError(f"no run in {name.removeprefix(REPLAY)}: name the folder of a run, as {REPLAY}RUN")
 
 
 def load_model(model: ModelLike) -> ModelBackend:
@@ -37,18 +38,20 @@ def load_model(model: ModelLike) -> ModelBackend:
     check_model(model)
     if not isinstance(model, str | os.PathLike):
         return model
-    try:
+    name = os.fspath(model)
+    if name.startswith(REPLAY):
+        return ReplayBackend(Path(name.removeprefix(REPLAY)))
+    with needs_local(f"running {name} on this machine"):
         from keyeloop.model_backend.local.engine import LocalBackend
+    return LocalBackend.load(name)
+
+
+@contextmanager
+def needs_local(what: str) -> Iterator[None]:
+    """Imports in this block may need what ``keyeloop[local]`` installs; ConfigError says so where it is missing."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("keyeloop"):
             raise
-        raise ConfigError(
-            f"running {os.fspath(model)} here needs {error.name}: install it with pip install 'keyeloop[local]'"
-        ) from None
-    backend: ModelBackend = LocalBackend.load(os.fspath(model))
-    return backend
-
-
-def model_name(model: ModelLike) -> str:
-    """What to call a model before it is loaded."""
-    return os.fspath(model) if isinstance(model, str | os.PathLike) else model.capabilities().model
+        raise ConfigError(f"{what} needs {error.name}: pip install 'keyeloop[local]'") from None

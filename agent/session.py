@@ -7,13 +7,13 @@ import platform
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from numpy import uint8
 from numpy.typing import NDArray
 
+from keyeloop import __version__
 from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher
 from keyeloop.agent.inputs import Task, opening_parts
@@ -133,7 +133,7 @@ class Session:
                 inputs=tuple(self.task.sources.values()),
                 messages=tuple(to_wire(message) for message in opening),
                 config=config,
-                versions={"keyeloop": _version(), "python": platform.python_version()},
+                versions={"keyeloop": __version__, "python": platform.python_version()},
             )
         )
         return context
@@ -147,10 +147,3 @@ class Session:
                 task.cancel()
             await asyncio.gather(*closing, return_exceptions=True)
         close_decoder(tool_context)
-
-
-def _version() -> str:
-    try:
-        return version("keyeloop")
-    except PackageNotFoundError:  # read from its source folder
-        return "source"

@@ -1,0 +1,68 @@
+"""The ``keyeloop`` command; one subcommand a file. What is heavy is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from keyeloop.agent.cli.demo_video import demo_video
+from keyeloop.agent.cli.doctor import doctor
+from keyeloop.agent.cli.model import model
+from keyeloop.agent.cli.run import run
+from keyeloop.agent.cli.show import show
+from keyeloop.runtime.errors import KeyeloopError, UsageError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+_CommandError: type[Exception] = typer.BadParameter.__mro__[2]
+"""What typer raises for a command line that it cannot read; it has no public name in typer."""
+
+
+def build_app() -> typer.Typer:
+    """The command with its subcommands."""
+    app = typer.Typer(
+        name="keyeloop",
+        help="An agent that watches: asks a vision-language model about videos, with tools, and cites what it saw.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, command in (
+        ("run", run),
+        ("show", show),
+        ("doctor", doctor),
+        ("demo-video", demo_video),
+        ("model", model),
+    ):
+        app.command(name)(command)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 something failed, 2 wrong input (one line on stderr), 130 Ctrl-C."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = build_app()(args=arguments, prog_name="keyeloop", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except KeyeloopError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    except typer.Exit as leave:
+        return int(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        if not isinstance(error, _CommandError):
+            raise
+        told = error.format_message() if hasattr(error, "format_message") else str(error)
+        if told:
+            print(f"error: {told} (keyeloop --help)", file=sys.stderr)
+        return EXIT_USAGE

@@ -1,0 +1,22 @@
+"""``keyeloop demo-video``: render a board video to ask about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo_video(
+    out: Annotated[Path, typer.Argument(help="The .mp4 file to write; questions go beside it as .json.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
+) -> int:
+    """Render a fresh board video with questions and answers: OUT.mp4 and OUT.json."""
+    from keyeloop.tools.demo_video.record import record
+
+    made = record(out, seed)
+    print(f"{made.path}: ask it one of the {len(made.questions)} questions in {made.answers_path}, such as")
+    for question in made.questions[:1]:
+        print(f"  keyeloop run {question.text!r} --video {made.path}")
+    return 0

@@ -1,0 +1,110 @@
+"""``keyeloop run``: ask a question, watch the run, read the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from keyeloop.agent.agent import StreamEvent
+    from keyeloop.agent.live import LiveView
+    from keyeloop.runtime.config import Config
+    from keyeloop.runtime.events import RunEnded
+    from keyeloop.tools.toolset import Toolset
+
+
+def run(
+    question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
+    video: Annotated[list[Path] | None, typer.Option(help="A video to look into; may be repeated.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to look at; may be repeated.")] = None,
+    documents: Annotated[Path | None, typer.Option(help="A folder of documents for web_search.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model's name or folder (default: keye-tiny).")] = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Requests to the model.")] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Tool calls.")] = None,
+    max_total_tokens: Annotated[int | None, typer.Option(help="Tokens of all requests together.")] = None,
+    max_visual_tokens: Annotated[int | None, typer.Option(help="Picture tokens.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds for the whole run.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draws at a temperature above 0.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
+) -> int:
+    """Ask a question about videos and pictures, and watch how it is answered."""
+    from rich.console import Console
+
+    from keyeloop.agent.agent import Agent
+    from keyeloop.agent.answer import Answer
+    from keyeloop.agent.live import LiveView
+    from keyeloop.model_backend.base import Sampling
+    from keyeloop.runtime.config import load_config
+
+    config = load_config(
+        {
+            "model": model,
+            "runs": runs,
+            "documents": documents,
+            "turns": max_turns,
+            "tool_calls": max_calls,
+            "total_tokens": max_total_tokens,
+            "visual_tokens": max_visual_tokens,
+            "seconds": max_seconds,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+    )
+    agent = Agent(
+        config.model,
+        _tools(tool or [], bool(video), bool(image), config),
+        limits=config.limits,
+        sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
+        runs=config.runs,
+        result_visual_tokens=config.result_visual_tokens,
+    )
+    stream = agent.stream(question, videos=video or (), images=image or (), documents=config.documents)
+    view = LiveView(Console(stderr=as_json), config.runs)
+    end = asyncio.run(_watch(stream, view))
+    if as_json and view.run is not None:
+        print(json.dumps(Answer.from_end(end, view.run).to_json(), ensure_ascii=False))
+    return 0
+
+
+async def _watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:
+    from keyeloop.agent.agent import how_to_go_on
+    from keyeloop.runtime.events import RunEnded
+
+    end: Any = None
+    try:
+        with view:
+            async with aclosing(stream):
+                async for event in stream:
+                    view.on(event)
+                    end = event
+    except asyncio.CancelledError:
+        if view.run is not None:
+            print(how_to_go_on(view.run), file=sys.stderr)
+        raise
+    assert isinstance(end, RunEnded), "a stream that does not raise ends with run_end"
+    return end
+
+
+def _tools(named: list[str], videos: bool, images: bool, config: Config) -> Toolset | None:
+    """The built-in tools and those that were named; None leaves the choice to the agent."""
+    if not named:
+        return None
+    from keyeloop.agent.builtin import builtin_tools
+    from keyeloop.agent.user_tools import load_tool
+
+    kinds = [*(["video"] if videos else []), *(["image"] if images else [])]
+    return builtin_tools(kinds, config.documents) + [load_tool(name) for name in named]

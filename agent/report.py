@@ -1,0 +1,109 @@
+"""A run read back for a terminal: every step, where it looked, the answer; also of a run that was cut off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.text import Text as Styled
+
+from keyeloop.agent.live import ending_words
+from keyeloop.agent.wording import (
+    call_words,
+    citation_words,
+    clean,
+    clipped,
+    counted,
+    parts_words,
+    source_words,
+    span_words,
+    strip,
+    usage_words,
+)
+from keyeloop.runtime.trajectory import CallStep, Step, Trajectory
+from keyeloop.runtime.wire import from_wire, parts_from_wire
+
+Line = tuple[str, str]
+"""Text and its style."""
+
+
+def print_report(run: Trajectory, console: Console, *, full: bool = False) -> None:
+    """Print a run; ``full`` leaves texts uncut."""
+    for text, style in report(run, full=full):
+        console.print(Styled(text, style=style), soft_wrap=not console.is_terminal)
+
+
+def report(run: Trajectory, *, full: bool = False) -> Iterator[Line]:
+    """The lines of a run, top to bottom."""
+    yield clean(run.question), "bold"
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start.time_s))
+    yield f"{run.start.model}, {began}, {run.status}: {run.folder}", "dim"
+    for source in run.start.inputs:
+        yield source_words(source), "dim"
+    yield "", ""
+    for step in run.steps:
+        yield from _step(step, full)
+    yield from _looked(run)
+    yield "", ""
+    yield from _ending(run)
+
+
+def _step(step: Step, full: bool) -> Iterator[Line]:
+    limit = 100_000 if full else 400
+    for edit in step.edits:
+        yield f"   ✂ {clipped(edit.stub, limit)}", "yellow"
+    if step.reply is None:
+        asked = f"asked with {counted(step.request.input_tokens, 'token')}" if step.request else "not asked"
+        yield f"{step.turn:2} {asked}; no reply is recorded", "dim"
+    else:
+        first = "" if step.reply.first_token_s is None else f", first token after {step.reply.first_token_s:.2f} s"
+        yield f"{step.turn:2} {step.reply.duration_s:.2f} s{first}, {usage_words(step.reply.usage)}", "dim"
+        message = from_wire(step.reply.message)
+        if message.reasoning.strip():
+            yield f"   … {clipped(message.reasoning, limit)}", "dim italic"
+        if message.text.strip():
+            yield f"   {clipped(message.text, limit)}", ""
+    for call in step.calls:
+        yield from _call(call, limit)
+    for notice in step.notices:
+        yield f"   ! {clipped(notice.text, limit)}", "yellow"
+
+
+def _call(call: CallStep, limit: int) -> Iterator[Line]:
+    yield f"   → {call_words(call.called.call)}", "cyan"
+    if call.returned is None:
+        yield "   ← no result is recorded", "yellow"
+        return
+    words = parts_words(parts_from_wire(call.returned.parts), limit)
+    yield f"   ← {words}  {call.returned.duration_s:.2f} s", "red" if call.returned.error else "green"
+    trace = call.returned.details.get("traceback")
+    if trace:
+        yield "     " + clean(str(trace)).strip().replace("\n", "\n     "), "dim"
+
+
+def _looked(run: Trajectory) -> Iterator[Line]:
+    looked = run.looked()
+    if looked:
+        yield "\nwhere it looked", "bold"
+    lengths = {source.name: source.duration_s for source in run.start.inputs}
+    for name, spans in looked.items():
+        duration_s = lengths.get(name) or max((span.end_s for span in spans), default=0.0)
+        if not spans or duration_s <= 0:
+            yield f"  {name}", ""
+            continue
+        yield f"  {name} {strip(spans, duration_s)}", "green"
+        for span in spans:
+            yield f"    {span_words(span)}", ""
+
+
+def _ending(run: Trajectory) -> Iterator[Line]:
+    if run.answer:
+        yield clean(run.answer), "bold"
+    for citation in run.citations:
+        yield f"  {citation_words(citation)}", "cyan" if citation.seen else "yellow"
+    if run.end is not None:
+        yield ending_words(run.end, len(run.steps)), "dim"
+    else:
+        after = f"{counted(len(run.steps), 'step')}, {run.duration_s:.1f} s, {usage_words(run.usage)}"
+        yield f"in flight: the record has no end; the run goes on elsewhere or was killed. So far {after}", "yellow"
