@@ -54,6 +54,9 @@ class BwrapWorker:
                 said = " ".join(self.leftovers(2000)).strip()
                 self.end()
                 raise SandboxError(f"the bubblewrap sandbox did not start: {said or error}") from error
+            except BaseException:
+                self.end()
+                raise
         self.setup: dict[str, Any] = {
             "capture": [self._outputs[0], 2],
             "rlimits": self._rlimits(spec),

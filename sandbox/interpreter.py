@@ -83,5 +83,5 @@ def interpreter(python: Path | None = None) -> Interpreter:
 
 
 def _resolved(executable: str, prefix: str, folders: list[str]) -> Interpreter:
-    sites = dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders if os.path.isdir(folder))
+    sites = dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders if Path(folder).is_dir())
     return Interpreter(Path(os.path.realpath(executable)), Path(os.path.realpath(prefix)), tuple(sites))

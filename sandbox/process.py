@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -59,7 +60,12 @@ class Child:
     def _live(self, command: list[str], options: dict[str, Any]) -> None:
         try:
             process = subprocess.Popen(command, env={}, cwd="/", start_new_session=True, **options)
-            self._pidfd = os.pidfd_open(process.pid)
+            try:
+                self._pidfd = os.pidfd_open(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
         except BaseException as error:
             self._failure = error
             return
@@ -86,8 +92,8 @@ class Descendant:
 
     def status(self) -> dict[str, str]:
         """``/proc/PID/status`` as the host's kernel tells it."""
-        with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
-            return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
     def forget(self) -> None:
         """Close the descriptor."""
@@ -96,17 +102,21 @@ class Descendant:
 
 def child_of(parent: int) -> Descendant | None:
     """The oldest live child of ``parent``, or None."""
-    found: list[int] = []
-    with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
-        found = [int(pid) for pid in file.read().split()]
-    for name in () if found else os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as about:
-                if int(about.read().rpartition(b")")[2].split()[1]) == parent:
-                    found.append(int(name))
+    try:
+        found = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        found = [int(folder.name) for folder in Path("/proc").iterdir() if _parent_of(folder) == parent]
     with contextlib.suppress(ProcessLookupError):
         return Descendant(min(found)) if found else None
     return None
+
+
+def _parent_of(folder: Path) -> int:
+    """The parent of the process of a folder of ``/proc``; -1 for other folders."""
+    try:
+        return int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return -1
 
 
 def _readable(fd: int, seconds: float) -> bool:

@@ -129,9 +129,10 @@ class WorkerSandbox(ABC):
             self._revive()
 
     def close(self) -> None:
-        """End everything. An execution in progress in another thread is interrupted first."""
+        """End everything, an execution in progress in another thread included."""
         self._closed = True
-        self.interrupt()
+        if (running := self._running) is not None:
+            running.expire(time.monotonic())
         with self._lock:
             self._end()
 

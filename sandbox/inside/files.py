@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -27,7 +28,7 @@ class Files:
                 looked_at += 1
                 if looked_at > 1024 or len(refused) >= 32:
                     return found, refused
-                path = os.path.relpath(os.path.join(folder, name), self._outputs)
+                path = str(PurePosixPath(folder, name).relative_to(self._outputs))
                 about = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
                 identity = (about.st_ino, about.st_size, about.st_mtime_ns)
                 if self._seen.get(path) == identity:
@@ -53,10 +54,10 @@ class Files:
 
     def read(self, path: str, offset: int, size: int) -> tuple[bytes, int]:
         """A piece of a regular file, and the file's size."""
-        folder = self._folder(path, make=False)
+        folder, name = self._folder(path, make=False)
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            file = os.open(os.path.basename(path), flags, dir_fd=folder)
+            file = os.open(name, flags, dir_fd=folder)
         finally:
             os.close(folder)
         try:
@@ -69,19 +70,21 @@ class Files:
 
     def write(self, path: str, data: bytes, append: bool) -> None:
         """Write a file, making its folders."""
-        folder = self._folder(path, make=True)
+        folder, name = self._folder(path, make=True)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
-            file = os.open(os.path.basename(path), flags, 0o644, dir_fd=folder)
+            file = os.open(name, flags, 0o644, dir_fd=folder)
         finally:
             os.close(folder)
-        with open(file, "wb") as stream:
+        with os.fdopen(file, "wb") as stream:
             stream.write(data)
 
-    def _folder(self, path: str, make: bool) -> int:
+    def _folder(self, path: str, make: bool) -> tuple[int, str]:
+        """The folder of an absolute path, opened step by step, and the name in it."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         folder = os.open("/", flags)
-        for name in os.path.dirname(path).split("/"):
+        *folders, last = path.split("/")
+        for name in folders:
             if not name:
                 continue
             try:
@@ -92,4 +95,4 @@ class Files:
             finally:
                 os.close(folder)
             folder = inner
-        return folder
+        return folder, last

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import types
+from pathlib import Path
 from typing import Any
 
 from .capture import Capture
@@ -28,7 +29,7 @@ class Worker:
         self._limits: dict[str, Any] = config["limits"]
         self._capture = Capture(config["capture"])
         kept = {0, 1, 2, *self._pipe.files, *self._capture.files}
-        for file in {int(name) for name in os.listdir("/proc/self/fd")} - kept:
+        for file in {int(link.name) for link in Path("/proc/self/fd").iterdir()} - kept:
             with contextlib.suppress(OSError):
                 os.close(file)
         self._screen = Screen(self._limits["stdout_bytes"], self._limits["frame_bytes"] // 2)
@@ -60,8 +61,8 @@ class Worker:
             hard = resource.getrlimit(kind)[1]
             bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(kind, (bound, bound))
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-            score.write("1000")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
     def _namespace(self, config: dict[str, Any]) -> dict[str, Any]:
         import site
@@ -153,7 +154,7 @@ class Worker:
         if isinstance(error, SyntaxError) and error.filename == name:
             line = error.lineno
         try:
-            message = str(error)
+            message = str(getattr(error, "msg", error)) if isinstance(error, SyntaxError) else str(error)
             text = "".join(traceback.format_exception(type(error), error, trace))
         except Exception:
             message = text = "the exception could not be described"

@@ -1,0 +1,190 @@
+"""The tool that runs the model's Python code, in a sandbox that lives as long as the run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from keyeloop.runtime.content import Image, Part, Text, ToolSpec
+from keyeloop.runtime.errors import InputError, SandboxUnavailable, ToolError
+from keyeloop.runtime.picture import decode_picture, read_header
+from keyeloop.sandbox import Availability, Display, ExecResult, Sandbox, SandboxSpec, availability, open_sandbox
+from keyeloop.tools.base import ToolContext
+from keyeloop.tools.results import fit_picture
+
+MAX_TEXT_CHARS: Final = 8_000
+"""Of what was printed or shown; the middle of more is left out."""
+MAX_ERROR_CHARS: Final = 1_000
+MAX_PICTURES: Final = 4
+MAX_PICTURE_PIXELS: Final = 16_000_000
+OPENING_S: Final = 60.0
+"""Allowed for the first call, on top of the code's own time."""
+
+SPEC = ToolSpec(
+    "python",
+    "Run Python code in a sandbox; print what you need.",
+    {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
+)
+"""keye-tiny is trained on this exact schema: change it only with a new training."""
+
+_ENDED: Final = {
+    "oom": "the code ran out of memory ({memory_mib} MiB)",
+    "crashed": "the Python process ended while it ran the code",
+    "protocol": "the Python process had to be stopped: it disturbed its own connection",
+}
+
+
+class Python:
+    """``python(code)``: what the code printed and its last value as text, what it drew as pictures.
+
+    Variables live from call to call. Nothing runs outside a sandbox: without one every call is an error that says why.
+    """
+
+    spec = SPEC
+    in_order = True
+
+    def __init__(self, sandbox: SandboxSpec | None = None, engine: str = "auto") -> None:
+        self._sandbox = sandbox or SandboxSpec()
+        self._engine = engine
+
+    @property
+    def timeout_s(self) -> float:
+        """Longer than the sandbox's own limits, which end code first and keep its variables if they can."""
+        limits = self._sandbox.limits
+        return limits.wall_s + limits.interrupt_grace_s + OPENING_S
+
+    def availability(self) -> Availability:
+        """Whether code can be isolated on this machine, with the reason and remedy otherwise; starts a sandbox once."""
+        return availability(self._sandbox, self._engine)
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
+        """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend or know."""
+        seat: _Seat = context.state.setdefault(SPEC.name, _Seat(self._sandbox, self._engine))
+        code = str(arguments["code"])
+        try:
+            result = await asyncio.to_thread(seat.exec, code)
+        except SandboxUnavailable as error:
+            raise ToolError(f"python is not available here: {error}") from error
+        except asyncio.CancelledError:
+            seat.interrupt()
+            raise
+        if result.status != "ok":
+            raise ToolError(self._problem(result, code))
+        return _parts(result, context)
+
+    async def close(self, context: ToolContext) -> None:
+        """End the run's sandbox; idempotent."""
+        seat = context.state.pop(SPEC.name, None)
+        if seat is not None:
+            await asyncio.to_thread(seat.close)
+
+    def _problem(self, result: ExecResult, code: str) -> str:
+        limits = self._sandbox.limits
+        kept = "variables and files of earlier calls are gone" if result.state_lost else "variables are kept"
+        if result.status == "timeout":
+            text = f"the code ran longer than {limits.wall_s:g} s and was stopped; {kept}"
+        elif result.status in _ENDED:
+            text = f"{_ENDED[result.status].format(memory_mib=limits.memory_bytes >> 20)}; {kept}"
+        else:
+            text = _raised(result, code) + (f"; {kept}" if result.state_lost else "")
+        for what, output in (("printed before", result.stdout), ("standard error", result.stderr)):
+            if output.strip():
+                text += f"\n{what}:\n{_shortened(_trimmed(output), MAX_ERROR_CHARS)}"
+        return text
+
+
+class _Seat:
+    """One run's sandbox, opened by the first call that gets the lock."""
+
+    def __init__(self, spec: SandboxSpec, engine: str) -> None:
+        self._spec, self._engine = spec, engine
+        self._lock = threading.Lock()
+        self._sandbox: Sandbox | None = None
+        self._closed = False
+
+    def exec(self, code: str) -> ExecResult:
+        with self._lock:
+            if self._closed:
+                raise ToolError("the run has ended")
+            if self._sandbox is None:
+                self._sandbox = open_sandbox(self._spec, self._engine)
+            return self._sandbox.exec(code)
+
+    def interrupt(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.interrupt()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._sandbox is not None:
+            self._sandbox.close()
+        with self._lock:
+            if self._sandbox is not None:
+                self._sandbox.close()
+
+
+def _parts(result: ExecResult, context: ToolContext) -> tuple[Part, ...]:
+    lines = ["the sandbox was started afresh: earlier variables are gone"] if result.state_lost else []
+    lines.append(_trimmed(result.stdout))
+    drawn = [display for display in result.displays if _picture(display) is not None]
+    shown = [str(display.data.get("text/plain", "")) for display in result.displays if display not in drawn]
+    pictures, left_out = _pictures(drawn, context)
+    lines += [_trimmed(text) for text in shown]
+    lines += [f"standard error:\n{_trimmed(result.stderr)}"] if result.stderr.strip() else []
+    lines += [f"file /out/{artifact.path}: {artifact.mime}, {artifact.size} bytes" for artifact in result.artifacts]
+    text = _shortened("\n".join(line for line in (*lines, *left_out) if line), MAX_TEXT_CHARS)
+    if not text and not pictures:
+        text = "no output: print what you need"
+    return (*((Text(text),) if text else ()), *pictures)
+
+
+def _pictures(drawn: list[Display], context: ToolContext) -> tuple[list[Image], list[str]]:
+    """Pictures at the model's size, the budget shared among them; a line for each that cannot be shown."""
+    shares = replace(
+        context, visual_budget_tokens=context.visual_budget_tokens // max(1, min(len(drawn), MAX_PICTURES))
+    )
+    pictures: list[Image] = []
+    left_out = [f"{len(drawn) - MAX_PICTURES} more pictures left out"] if len(drawn) > MAX_PICTURES else []
+    for display in drawn[:MAX_PICTURES]:
+        data = _picture(display) or b""
+        try:
+            header = read_header(data)
+            if header.width * header.height > MAX_PICTURE_PIXELS:
+                raise InputError(f"{header.width}x{header.height} pixels are more than {MAX_PICTURE_PIXELS}")
+            pictures.append(fit_picture(decode_picture(data), shares))
+        except (InputError, ToolError) as error:
+            left_out.append(f"picture left out: {error}")
+    return pictures, left_out
+
+
+def _picture(display: Display) -> bytes | None:
+    for mime in ("image/png", "image/jpeg"):
+        if isinstance(data := display.data.get(mime), bytes):
+            return data
+    return None
+
+
+def _raised(result: ExecResult, code: str) -> str:
+    """The exception and the line of the code it came from, such as ``NameError: ... (line 2: print(y))``."""
+    error = result.error
+    if error is None:
+        return "the code was interrupted"
+    text = _shortened(f"{error.name}: {error.message}".rstrip(": "), MAX_ERROR_CHARS)
+    lines = code.splitlines()
+    if error.line is None or not 1 <= error.line <= len(lines):
+        return text
+    return f"{text} (line {error.line}: {_shortened(lines[error.line - 1].strip(), 120)})"
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip().lstrip("\n")
+
+
+def _shortened(text: str, limit_chars: int) -> str:
+    if len(text) <= limit_chars:
+        return text
+    half = limit_chars // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
