@@ -23,6 +23,7 @@ from keyeloop.model_backend.local.prompt import Prompt, PromptBuilder
 from keyeloop.model_backend.local.rules import RuleBook
 from keyeloop.model_backend.local.sampling import Sampler
 from keyeloop.model_backend.local.sequence import CachedSequence
+from keyeloop.model_backend.local.threads import cpu_threads
 from keyeloop.model_backend.local.vocabulary import Vocabulary
 from keyeloop.model_backend.local.worker import Job, Worker
 from keyeloop.runtime.content import Usage
@@ -31,6 +32,8 @@ from keyeloop.runtime.media import MediaStore
 
 LARGE_BYTES = 1 << 30
 """Weights of this size and more run in bfloat16 on a GPU, unless told otherwise."""
+SMALL_PARAMETERS = 100_000_000
+"""Below this a model runs on one CPU thread: its steps are too short to be worth sharing, and cores may be busy."""
 
 
 def limits_of(config: KeyeConfig) -> VisionLimits:
@@ -47,9 +50,18 @@ class LocalBackend:
     """
 
     def __init__(
-        self, name: str, model: KeyeModel, tokenizer_file: Path, cost: KeyeVisualCost, mode: AttentionMode = "sparse"
+        self,
+        name: str,
+        model: KeyeModel,
+        tokenizer_file: Path,
+        cost: KeyeVisualCost,
+        mode: AttentionMode = "sparse",
+        threads: int | None = None,
     ) -> None:
-        """``mode`` is ``sparse`` (the model), ``dense`` or ``random`` (ablations). See :meth:`load`."""
+        """``mode`` is ``sparse`` (the model), ``dense`` or ``random`` (ablations). See :meth:`load`.
+
+        ``threads`` for the CPU: one for a small model and torch's own choice for others, unless given.
+        """
         self._name, self._model = name, model.eval().requires_grad_(False)
         self._context_tokens = model.config.max_position_embeddings
         self._cost = cost
@@ -64,6 +76,8 @@ class LocalBackend:
             self._book = RuleBook(vocabulary, model.config.vocab_size)
         except ValueError:
             raise CheckpointError(f"{tokenizer_file}: lacks <|im_end|>, </think> or the <tool_call> tokens") from None
+        small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_PARAMETERS
+        self._threads = threads or (1 if small else torch.get_num_threads())
         self._sequence = CachedSequence(model, mode)
         self._worker = Worker(name)
 
@@ -75,6 +89,7 @@ class LocalBackend:
         device: str = "auto",
         dtype: torch.dtype | None = None,
         mode: AttentionMode = "sparse",
+        threads: int | None = None,
     ) -> LocalBackend:
         """Load ``keye-tiny``, which comes with the package, or a checkpoint's folder.
 
@@ -95,7 +110,7 @@ class LocalBackend:
             dtype = torch.bfloat16 if large and place.type == "cuda" else torch.float32
         name = EMBEDDED_MODEL if name_or_path == EMBEDDED_MODEL else folder.resolve().name
         model = load_folder(folder, device=place, dtype=dtype)
-        return cls(name, model, folder / "tokenizer.json", KeyeVisualCost(limits_of(model.config)), mode)
+        return cls(name, model, folder / "tokenizer.json", KeyeVisualCost(limits_of(model.config)), mode, threads)
 
     def capabilities(self) -> Capabilities:
         """Native clips, pictures inside tool turns, calls held to their schema."""
@@ -114,15 +129,22 @@ class LocalBackend:
         started = time.monotonic()
         return await self._worker.run(lambda job: self._answer(request, media, job, started), on_delta)
 
+    def forget(self) -> None:
+        """Drop the kept sequence, so that the next request is read whole; pictures stay encoded. For measurements.
+
+        Not while a request is in progress.
+        """
+        self._sequence.forget()
+
     async def close(self) -> None:
         """Wait for the request in progress and free the model; idempotent."""
         self._worker.close()
-        self._sequence.forget()
+        self._sequence.forget(pictures=True)
 
     def _answer(self, request: Request, media: MediaStore, job: Job[Delta], started: float) -> Reply:
         prompt = self._prompts.build(request)
         limit = min(request.sampling.max_tokens, self._room(prompt))
-        with torch.inference_mode():
+        with torch.inference_mode(), cpu_threads(self._threads):
             logits, known = self._sequence.read(prompt, media, limit, job.check)
             rules = self._book.begin(request.tools if request.allow_calls else ())
             decoder = Decoder(self._book, rules, Sampler(request.sampling), job.emit)

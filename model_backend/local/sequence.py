@@ -61,10 +61,11 @@ class CachedSequence:
         self._next_position += 1
         return logits[-1]
 
-    def forget(self) -> None:
-        """Free what is remembered."""
+    def forget(self, *, pictures: bool = False) -> None:
+        """Free what is remembered of the sequence, and of the pictures where asked."""
         self._cache, self._keys = self._model.new_cache(1), []
-        self._encoder = PictureEncoder(self._model)
+        if pictures:
+            self._encoder = PictureEncoder(self._model)
 
     def _positions(self, prompt: Prompt) -> Tensor:
         """Rope positions [3, T] of a request; notes that of the token after it."""
