@@ -13,7 +13,7 @@ from training.keye_tiny.batch import Loader, see
 from training.keye_tiny.model import KeyeTiny
 from training.keye_tiny.play import Cache, Selection, extend
 from training.keye_tiny.shape import TinyShape
-from training.keye_tiny.supply import Buckets, PictureGroup
+from training.keye_tiny.supply import Buckets
 
 SHAPE = TinyShape()
 VIDEO = 262
@@ -38,13 +38,11 @@ def test_vision_and_projector_agree_on_every_size() -> None:
     rng = np.random.default_rng(0)
     sizes = [(140, 252), (140, 252), (196, 224), (112, 112), (84, 448)]
     pictures = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in sizes]
-    loader = Loader(
-        SHAPE, Buckets(frame_chunk=2, mixed_chunk=2), torch.device("cpu"), lambda group: torch.from_numpy(group.packed)
-    )
-    frames = PictureGroup(140, 252, np.stack(pictures[:2]), 2)
-    mixed = tuple(PictureGroup(*size, picture[None], 1) for size, picture in zip(sizes[2:], pictures[2:], strict=True))
+    loader = Loader(SHAPE, Buckets(frame_chunk=2, mixed_chunk=2), torch.device("cpu"), _no_render)
+    frames = torch.from_numpy(np.stack(pictures[:2]))
+    mixed = [torch.from_numpy(picture[None]) for picture in pictures[2:]]
     with torch.no_grad():
-        pool = see(ours, loader.passes(frames, mixed))
+        pool = see(ours, loader.cut(frames, mixed))
         wanted = theirs.encode_pictures(pictures)
     assert pool is not None
     found = [pool[:45], pool[45:90], *(pool[90 + 64 * index :][: len(wanted[2 + index])] for index in range(3))]
@@ -77,3 +75,7 @@ def test_logits_agree_with_a_picture_in_the_prompt(mode: str) -> None:
         ours, cache, row, torch.tensor([150]), x[:, 150:], positions[:, None, 150:], torch.tensor([50]), selection
     )
     assert torch.allclose(last[0], wanted[-1], atol=2e-4, rtol=1e-4)
+
+
+def _no_render(packed: object, height: int, width: int) -> torch.Tensor:
+    raise AssertionError("pictures are given")

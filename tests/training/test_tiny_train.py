@@ -1,4 +1,4 @@
-"""The training network: selection, batching, learning, resuming, pieces; on a toy source whose pictures are plain grey."""
+"""The training network: selection, batching, learning, resuming, pieces; on a toy source of plain grey pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import training.keye_tiny.train as train
 from tests.training.toy_greys import BUCKETS, SHAPE, ToySample, ToySource, loader, toy_render, toy_sample
-from training.keye_tiny.batch import Feeder, see
+from training.keye_tiny.batch import see
+from training.keye_tiny.feed import Feeder
 from training.keye_tiny.learn import Learner
 from training.keye_tiny.model import KeyeTiny, select_keys
 from training.keye_tiny.pieces import load_pieces, save_pieces
 from training.keye_tiny.recipe import Recipe
-from training.keye_tiny.supply import PictureGroup, Stock
-from training.keye_tiny.train import Run, options_from
+from training.keye_tiny.supply import Stock
 
 
 def test_selection_is_exact_and_gives_ties_to_the_lowest_index() -> None:
@@ -60,10 +61,10 @@ def test_a_row_does_not_depend_on_its_neighbours_or_padding() -> None:
 def test_visual_tokens_are_the_same_padded_or_not() -> None:
     torch.manual_seed(4)
     model, load = KeyeTiny(SHAPE).eval(), loader()
-    group = PictureGroup(140, 252, np.array([0, 3], np.uint8), 2)
+    pixels = toy_render(torch.device("cpu"))(np.array([0, 3], np.uint8), 140, 252)
     with torch.no_grad():
-        plain = see(model, load.passes(group, ()))
-        padded = see(model, load.passes(None, (group,)))
+        plain = see(model, load.cut(pixels, ()))
+        padded = see(model, load.cut(None, [pixels]))
     assert plain is not None and padded is not None
     assert torch.allclose(plain.view(-1, 45, SHAPE.hidden)[:2], padded.view(-1, 64, SHAPE.hidden)[:2, :45], atol=1e-4)
 
@@ -74,34 +75,49 @@ def toy_recipe() -> Recipe:
     )
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_whole_script_learns_saves_and_resumes(
-    tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--minutes", "0.12", "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state"),
-                 "--workers", str(workers), "--reserve-s", "0.2"]  # fmt: skip
-    if workers:
-        arguments += ["--steps", "4"]
-    options = options_from(arguments)
-    import training.keye_tiny.train as train
+def test_it_learns_to_see() -> None:
+    torch.manual_seed(0)
+    recipe, stock, load = toy_recipe(), Stock(ToySource(), BUCKETS, seed=3), loader()
+    learner = Learner(KeyeTiny(SHAPE), recipe, 2, compiled=False)
+    micros = [load.load(stock.main(1.0)) for _ in range(2)]
+    for step in range(60):
+        sparse = step >= 40
+        for micro in micros:
+            learner.backward(micro, 16, 0.5, sparse=sparse)
+        learner.update(step / 100, step)
+    learner.counts.zero_()
+    for micro in micros:
+        learner.backward(micro, 16, 0.5, sparse=True)
+    rows, loss, tokens, _, right = learner.counts[0].sum(0).tolist()
+    assert loss / tokens < 0.2 and right == rows == 8
 
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_whole_script_saves_and_resumes(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--minutes", "0.5", "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state"), "--steps", "3",
+                 "--workers", str(workers), "--reserve-s", "0.2"]  # fmt: skip
     train.BEGAN = train.time.monotonic()
-    run = Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options)
+    run = train.Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, train.options_from(arguments))
     run.train()
-    pieces = load_pieces(tmp_path / "out")
-    assert set(pieces) == set(run.model.state_dict())
-    last = [line for line in capsys.readouterr().out.splitlines() if "frame" in line][-1]
-    if not workers:
-        assert "frame" in last and run.progress >= 1.0
-        assert float(last.split("frame ")[1].split()[0]) < 0.6, last
-    train.BEGAN = train.time.monotonic()
-    again = Run(
-        SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options_from([*arguments[:-2], "--resume"])
-    )
-    assert again.step == run.step
+    assert run.step == 3 and set(load_pieces(tmp_path / "out")) == set(run.model.state_dict())
+    assert "reader:frame" in capsys.readouterr().out
+    options = train.options_from([*arguments, "--resume"])
+    again = train.Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, options)
+    assert again.step == 3
     for one, two in zip(run.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)
     again.feeder.close()
+
+
+def test_time_ends_a_run_and_sets_the_schedule(tmp_path: Path) -> None:
+    arguments = ["--minutes", "0.04", "--span", "0.5:1", "--out", str(tmp_path), "--state", str(tmp_path),
+                 "--workers", "0", "--reserve-s", "0.4"]  # fmt: skip
+    train.BEGAN = began = train.time.monotonic()
+    run = train.Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, train.options_from(arguments))
+    run.train()
+    assert run.progress >= 1.0 and train.time.monotonic() - began < 20
+    rates = [toy_recipe().rate(share, 50) for share in (0.0, 0.4, 0.7, 0.99)]
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_a_failing_worker_is_an_error_with_its_traceback() -> None:

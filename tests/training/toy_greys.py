@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.keye_tiny.batch import Loader
+from training.keye_tiny.batch import Loader, Render
 from training.keye_tiny.shape import TinyShape
-from training.keye_tiny.supply import Buckets, PictureGroup
+from training.keye_tiny.supply import Buckets
 
 SHAPE = TinyShape(
     vocab_size=32, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, experts=4, expert_width=16,
@@ -63,6 +63,9 @@ class ToySource:
     def stack(self, packed: list[Any]) -> Any:
         return np.array(packed)
 
+    def film(self, shown: list[Grey]) -> list[Any]:
+        return [np.full((one.height, one.width, 3), one.level * 60 + 20, np.uint8) for one in shown]
+
 
 def toy_sample(level: int, crop: bool, head: int) -> ToySample:
     width, height = (112, 84) if crop else (252, 140)
@@ -82,10 +85,10 @@ def toy_sample(level: int, crop: bool, head: int) -> ToySample:
     return ToySample("crop" if crop else "frame", np.array(ids, np.int32), mask, positions, (placed,))
 
 
-def toy_render(device: torch.device) -> Any:
-    def render(group: PictureGroup) -> torch.Tensor:
-        levels = torch.from_numpy(np.asarray(group.packed)).to(device).view(-1, 1, 1, 1)
-        return (levels * 60 + 20).to(torch.uint8).expand(group.count, group.height, group.width, 3).contiguous()
+def toy_render(device: torch.device) -> Render:
+    def render(packed: Any, height: int, width: int) -> torch.Tensor:
+        levels = torch.from_numpy(np.asarray(packed)).to(device).view(-1, 1, 1, 1)
+        return (levels * 60 + 20).to(torch.uint8).expand(len(packed), height, width, 3).contiguous()
 
     return render
 

@@ -7,9 +7,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.keye_tiny.batch import Micro, see
+from training.keye_tiny.batch import Micro, Pass, see
 from training.keye_tiny.model import Extra, KeyeTiny, run_layer
 from training.keye_tiny.recipe import Recipe
+from training.keye_tiny.supply import FRAME, MIXED_TOKENS
 from training.keye_tiny.vision import run_vision_layer
 
 COLUMNS = ("rows", "loss", "tokens", "calls right", "answers right")
@@ -111,6 +112,7 @@ class Learner:
     def warm_up(self, *, sparse: bool, readers: bool) -> None:
         """Compile every shape by one forward and backward on random numbers, and forget the gradients."""
         shape, buckets = self.model.shape, self.recipe.buckets
+        self._warm_up_vision()
         for length, rows in (*buckets.main, *((buckets.reader,) if readers else ())):
             x = torch.randn(rows, length, shape.hidden, device=self.device, requires_grad=True)
             places = torch.arange(length, device=self.device, dtype=torch.int16).expand(3, rows, length)
@@ -119,4 +121,25 @@ class Learner:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                 hidden, extra = self.model.decode(x, places, valid, probes, sparse=sparse)
             (hidden.float().mean() + extra.index_kl + extra.balance).backward()
+        self._flat.zero_()
+
+    def _warm_up_vision(self) -> None:
+        shape, buckets = self.model.shape, self.recipe.buckets
+        half = shape.vision_width // shape.vision_heads // 2
+        for rows, length, masked in (
+            (buckets.frame_chunk, FRAME[0] * FRAME[1] // shape.patch**2, False),
+            (buckets.mixed_chunk, MIXED_TOKENS * shape.merge**2, True),
+        ):
+            lead = (rows, 1) if masked else ()
+            one = Pass(
+                torch.randn(rows, length, 3 * shape.patch**2, device=self.device),
+                torch.zeros(*((rows,) if masked else ()), length, shape.table_side**2, device=self.device),
+                torch.ones(*lead, length, half, device=self.device),
+                torch.zeros(*lead, length, half, device=self.device),
+                torch.ones(rows, length, dtype=torch.bool, device=self.device) if masked else None,
+            )
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+                pool = see(self.model, (one,))
+            assert pool is not None
+            pool.float().mean().backward()  # type: ignore[no-untyped-call]
         self._flat.zero_()

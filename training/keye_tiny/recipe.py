@@ -34,10 +34,12 @@ class Recipe:
     """From there to the sparse stage, one step in so many."""
     ramp_share: float = 0.15
     """Difficulty rises from 0 to 1 over this share."""
-    main_shards: int = 4
+    main_shards: int = 3
     """Micro-batches of trajectories a step and rank."""
-    reader_shards: int = 1
+    reader_shards: int = 2
     buckets: Buckets = field(default_factory=Buckets)
+    real_share: float = 0.02
+    """Part of the sequences whose pictures really go through encoder, decoder and resize."""
     print_every_s: float = 20.0
 
     def sparse(self, progress: float) -> bool:

@@ -27,9 +27,16 @@ CHUNK_PIXELS = 256 * 252 * 140
 class BatchRenderer:
     """Holds an atlas's letters on a device and turns packed frames into pixels."""
 
-    def __init__(self, atlas: GlyphAtlas, device: torch.device | str, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        atlas: GlyphAtlas,
+        device: torch.device | str,
+        *,
+        generator: torch.Generator | None = None,
+        chunk_pixels: int = CHUNK_PIXELS,
+    ) -> None:
         self.device = torch.device(device)
-        self._generator = generator
+        self._generator, self._chunk_pixels = generator, chunk_pixels
         columns = torch.from_numpy(atlas.columns)
         self._columns = torch.cat([columns, columns.new_zeros(1, ROWS)]).to(self.device)
 
@@ -44,7 +51,7 @@ class BatchRenderer:
         out = torch.empty(len(packed), height, width, 3, dtype=torch.uint8, device=self.device)
         for shrunk in (True, False):
             rows = np.flatnonzero(shrinks == shrunk)
-            step = max(1, CHUNK_PIXELS // (height * width))
+            step = max(1, self._chunk_pixels // (height * width))
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
                 frames = self._frames(packed[part], height, width, shrunk, degrade)

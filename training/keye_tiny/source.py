@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from training.keye_tiny import render
 from training.keye_tiny.readers import make_reader
@@ -25,6 +28,7 @@ class BoardSource:
 
     def __init__(self, atlas: GlyphAtlas) -> None:
         self.atlas = atlas
+        self._film = random.Random()
 
     def make(self, rng: random.Random, difficulty: float) -> Sample:
         """A trajectory of a family drawn by its share; ``difficulty`` from 0 to 1."""
@@ -41,6 +45,17 @@ class BoardSource:
     def stack(self, packed: list[Any]) -> Any:
         """Packed pictures of one size as one batch."""
         return render.stack(packed)
+
+    def film(self, shown: list[Shown]) -> list[npt.NDArray[np.uint8]]:
+        """The same pictures through a real video file of random quality, cut and stored as the tools do it."""
+        from training.keye_tiny import real_frames
+
+        crf, preset = self._film.randint(*real_frames.CRF), self._film.choice(real_frames.PRESETS)
+        decoded = real_frames.film([one.scene for one in shown], self.atlas, crf, preset, self._film.randint(1, 3))
+        return [
+            real_frames.see(pixels, real_frames.View(one.scene, one.region, one.width, one.height))
+            for pixels, one in zip(decoded, shown, strict=True)
+        ]
 
 
 def open_source(atlas_path: Path) -> BoardSource:

@@ -27,12 +27,12 @@ Ints = npt.NDArray[Any]
 class Buckets:
     """Static shapes: rows of ``(length, rows)``, readers, and how many pictures share one pass of the vision tower."""
 
-    main: tuple[tuple[int, int], ...] = ((448, 128), (704, 80), (1024, 56))
-    reader: tuple[int, int] = (96, 512)
+    main: tuple[tuple[int, int], ...] = ((384, 128), (576, 88), (800, 64))
+    reader: tuple[int, int] = (112, 384)
     probes: int = 48
     """Queries a row at which the indexer is compared with the attention."""
-    frame_chunk: int = 256
-    mixed_chunk: int = 64
+    frame_chunk: int = 64
+    mixed_chunk: int = 32
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class PictureGroup:
     width: int
     packed: Any
     count: int
+    real_at: Ints
+    """[r] int64: pictures of the group that went through a real encoder, decoder and resize."""
+    real: Ints
+    """[r, height, width, 3] uint8: their pixels."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,9 @@ class Source(Protocol):
     def stack(self, packed: list[Any]) -> Any:
         """Packed pictures of one size as one object of arrays."""
 
+    def film(self, shown: list[Any]) -> list[Ints]:
+        """Pixels [height, width, 3] uint8 of pictures that really go through a video file; slow."""
+
 
 class _Job(NamedTuple):
     row: int
@@ -104,6 +111,7 @@ class _Job(NamedTuple):
     height: int
     width: int
     packed: Any
+    pixels: Ints | None
 
 
 @dataclass
@@ -113,6 +121,8 @@ class Stock:
     source: Source
     buckets: Buckets
     seed: int
+    real_share: float = 0.0
+    """Part of the sequences whose pictures are filmed, not rendered."""
     dropped: int = 0
     _waiting: dict[int, list[Any]] = field(default_factory=dict)
 
@@ -155,6 +165,7 @@ class Stock:
         probes = np.zeros((rows, self.buckets.probes), np.int64)
         parts: list[tuple[Ints, Ints, Ints, Ints]] = []
         jobs: list[_Job] = []
+        filmed = self._film(samples)
         for row, sample in enumerate(samples):
             count = len(sample.ids)
             ids[row, :count] = sample.ids
@@ -168,7 +179,8 @@ class Stock:
             for picture in sample.pictures:
                 shown = picture.shown
                 packed = self.source.pack(shown)
-                jobs.append(_Job(row, picture.start, picture.tokens, shown.height, shown.width, packed))
+                pixels = filmed.get(id(shown))
+                jobs.append(_Job(row, picture.start, picture.tokens, shown.height, shown.width, packed, pixels))
         loss = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         frames, mixed, seen_from, seen_to = self._group(jobs, length)
         return Shard(
@@ -188,6 +200,13 @@ class Stock:
             seen_from=seen_from,
             seen_to=seen_to,
         )
+
+    def _film(self, samples: Sequence[Any]) -> dict[int, Ints]:
+        """Pixels of the pictures of a random few samples, by the identity of their recipes."""
+        chosen = [sample for sample in samples if self._rng.random() < self.real_share] if self.real_share else []
+        shown = [picture.shown for sample in chosen for picture in sample.pictures]
+        pixels = self.source.film(shown) if shown else []
+        return {id(recipe): made for recipe, made in zip(shown, pixels, strict=True)}
 
     def _probes(self, predicting: Ints, count: int) -> Ints:
         """Half of the probes where the assistant speaks, half anywhere."""
@@ -229,13 +248,19 @@ class Stock:
         if not jobs:
             return None
         packed = self.source.stack([job.packed for job in jobs])
-        return PictureGroup(jobs[0].height, jobs[0].width, packed, len(jobs))
+        height, width = jobs[0].height, jobs[0].width
+        real_at = np.array([index for index, job in enumerate(jobs) if job.pixels is not None], np.int64)
+        real = np.zeros((len(real_at), height, width, 3), np.uint8)
+        for place, index in enumerate(real_at):
+            real[place] = jobs[index].pixels
+        return PictureGroup(height, width, packed, len(jobs), real_at, real)
 
 
 def work(
     open_source: Callable[[], Source],
     buckets: Buckets,
     seed: int,
+    real_share: float,
     main_queue: Any,
     reader_queue: Any,
     difficulty: Any,
@@ -249,7 +274,7 @@ def work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        stock = Stock(open_source(), buckets, seed)
+        stock = Stock(open_source(), buckets, seed, real_share)
         while not stop.is_set():
             want_reader = not reader_queue.full() and (
                 main_queue.full()

@@ -18,15 +18,17 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from dataclasses import asdict, replace  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
-from training.keye_tiny.batch import Feeder, Loader, Render, worker_count  # noqa: E402
+from training.keye_tiny.batch import Loader, Render  # noqa: E402
+from training.keye_tiny.feed import Feeder, Prefetch, worker_count  # noqa: E402
 from training.keye_tiny.learn import Learner  # noqa: E402
 from training.keye_tiny.model import KeyeTiny  # noqa: E402
 from training.keye_tiny.pieces import save_pieces  # noqa: E402
@@ -44,7 +46,7 @@ class Run:
         recipe: Recipe,
         open_source: Callable[[], Source],
         open_render: Callable[[torch.device], Render],
-        families: tuple[str, ...],
+        families: Sequence[str],
         options: argparse.Namespace,
     ) -> None:
         self.recipe, self.options, self.families = recipe, options, families
@@ -60,13 +62,16 @@ class Run:
             workers=workers,
             seed=options.seed * 64 + self.rank * 8 + round(8 * options.span[0]),
             pin=self.device.type == "cuda",
+            real_share=recipe.real_share,
         )
         if self.world > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         torch.manual_seed(options.seed)
         self.model = KeyeTiny(shape).to(self.device)
         self.learner = Learner(self.model, recipe, len(families), compiled=self.device.type == "cuda")
-        self.loader = Loader(shape, recipe.buckets, self.device, open_render(self.device))
+        self.prefetch = Prefetch(
+            self.feeder, Loader(shape, recipe.buckets, self.device, open_render(self.device)), self.device
+        )
         self.step, self.progress = 0, options.span[0]
         self._stopped = False
         if options.resume:
@@ -104,6 +109,7 @@ class Run:
             self._report()
         finally:
             self.save()
+            self.prefetch.close()
             self.feeder.close()
 
     def _compile(self, low: float, high: float) -> None:
@@ -117,21 +123,20 @@ class Run:
     def _one_step(self, progress: float) -> None:
         recipe, sparse = self.recipe, self.recipe.sparse(self.progress)
         self.feeder.set_difficulty(recipe.difficulty(self.progress))
-        shards = [self.feeder.take(False) for _ in range(recipe.main_shards)]
-        tokens = sum(len(shard.loss_to) for shard in shards)
-        rows = sum(len(shard.lengths) for shard in shards)
-        for shard in shards:
-            self.learner.backward(self.loader.load(shard), tokens, len(shard.lengths) / rows, sparse=sparse)
+        micros = [self.prefetch.take(False) for _ in range(recipe.main_shards)]
+        tokens, rows = sum(len(micro.loss_to) for micro in micros), sum(len(micro.ids) for micro in micros)
+        for micro in micros:
+            self.learner.backward(micro, tokens, len(micro.ids) / rows, sparse=sparse)
         if recipe.reads(self.progress, self.step):
-            readers = [self.feeder.take(True) for _ in range(recipe.reader_shards)]
-            read_tokens = sum(len(shard.loss_to) for shard in readers)
-            for shard in readers:
-                self.learner.backward(self.loader.load(shard), read_tokens, 0.25 / len(readers), sparse=sparse)
-                self._tokens += shard.ids.shape[0] * shard.ids.shape[1]
+            readers = [self.prefetch.take(True) for _ in range(recipe.reader_shards)]
+            tokens = sum(len(micro.loss_to) for micro in readers)
+            for micro in readers:
+                self.learner.backward(micro, tokens, 0.25 / len(readers), sparse=sparse)
+            micros += readers
         self.progress = self.learner.update(max(progress, self.progress), self.step)
         self.step += 1
         self._steps += 1
-        self._tokens += sum(shard.ids.shape[0] * shard.ids.shape[1] for shard in shards)
+        self._tokens += sum(micro.ids.numel() for micro in micros)
 
     def _report(self) -> None:
         counts, sums = self.learner.counts.cpu(), self.learner.layer_sums.cpu()
@@ -140,7 +145,8 @@ class Run:
         parts = [
             f"step {self.step} at {self.progress:.3f} {'sparse' if self.recipe.sparse(self.progress) else 'dense'}",
             f"{self._tokens * self.world / spent / 1e3:.0f}k tok/s {self._steps / spent:.2f} steps/s",
-            f"wait {self.feeder.waited_s / spent:.0%} again {self.feeder.reused / max(self.feeder.taken, 1):.0%}",
+            f"wait {(self.prefetch.waited_s or self.feeder.waited_s) / spent:.0%}",
+            f"again {self.feeder.reused / max(self.feeder.taken, 1):.0%}",
             f"lr {self.recipe.rate(self.progress, self.step):.1e}",
         ]
         if sums[3] > 0:
@@ -161,6 +167,7 @@ class Run:
         self.learner.counts.zero_()
         self.learner.layer_sums.zero_()
         self._printed, self._tokens, self._steps = now, 0, 0
+        self.prefetch.waited_s = 0.0
         self.feeder.waited_s, self.feeder.taken, self.feeder.reused = 0.0, 0, 0
 
     def save(self) -> None:
@@ -180,7 +187,7 @@ class Run:
             "progress": self.progress,
         }
         torch.save(whole, state / "state.new")
-        os.replace(state / "state.new", state / "state.pt")
+        (state / "state.new").replace(state / "state.pt")
         self.say(f"saved step {self.step} at {self.progress:.3f}: {', '.join(names)} and {state / 'state.pt'}")
 
     def _restore(self) -> None:
@@ -199,6 +206,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--span", type=_span, default=(0.0, 1.0), help="part of the schedule, as FROM:TO")
     parser.add_argument("--out", required=True, help="folder for the weights")
+    parser.add_argument("--atlas", type=Path, help="glyph atlas of the training fonts; by default the bundled one")
     parser.add_argument("--state", default="/tmp/ck", help="folder for the state to resume from")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--workers", type=int, default=-1, help="data workers a rank; -1: by cores; 0: in this process")
@@ -207,6 +215,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reserve-s", type=float, default=12.0, help="seconds kept for saving")
     parser.add_argument("--dense-share", type=float, default=Recipe.dense_share)
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
+    parser.add_argument("--real-share", type=float, default=Recipe.real_share, help="0 where PyAV is not installed")
     parser.add_argument("--warm", action="store_true", help="warm up on a CPU too")
     return parser.parse_args(arguments)
 
@@ -219,11 +228,13 @@ def _span(text: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    from training.keye_tiny.boards import BoardSource, open_render
+    from training.keye_tiny.boards import open_render
+    from training.keye_tiny.source import BoardSource, opener
 
     options = options_from()
     recipe = replace(Recipe(), dense_share=options.dense_share, peak_rate=options.peak_rate)
-    run = Run(TinyShape(), recipe, BoardSource, open_render, BoardSource.families, options)
+    render = partial(open_render, options.atlas)
+    run = Run(TinyShape(), recipe, opener(options.atlas), render, tuple(BoardSource.families), options)
     run.train()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,0 +1,241 @@
+"""Play keye-tiny on held-out videos, free-running and greedy, and print how often it is right.
+
+    python -m training.keye_tiny.evaluate --weights DIR --videos 100 --seeds 3 --out DIR/evaluation.json
+
+Fonts, backgrounds, wordings and times are the held-out ones. Besides the plain runs: clips blanked, frames of another
+video, a random selection instead of the indexer's, dense instead of sparse attention, and the training fonts.
+Processes share the device; each plays one setting and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from keyeloop.tools.demo_video.glyphs import GlyphAtlas
+from training.keye_tiny.arena import Arena
+from training.keye_tiny.batch import Loader
+from training.keye_tiny.boards import blank_render, bundled_atlas, open_render
+from training.keye_tiny.export import after_int8
+from training.keye_tiny.model import KeyeTiny
+from training.keye_tiny.pieces import load_pieces
+from training.keye_tiny.play import Selection
+from training.keye_tiny.sample import Shown, tokenizer
+from training.keye_tiny.shape import TinyShape
+from training.keye_tiny.source import open_source
+from training.keye_tiny.supply import Buckets
+from training.keye_tiny.trajectories import FAMILIES, Episode
+
+BOX = re.compile(r"\[(\w+) (\d+),(\d+),(\d+),(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of playing."""
+
+    name: str
+    seed: int
+    selection: Selection = "indexer"
+    blank: bool = False
+    swap: bool = False
+    heldout: bool = True
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one family went."""
+
+    family: str
+    played: int
+    right: int
+    cited: int
+    """Right, and the first box of the answer overlaps the true one by half or more."""
+    called: int
+    """Episodes whose first turn looked at the asked moment."""
+    misses: tuple[str, ...]
+    """A few wrong runs: question, expected answer, what was said."""
+
+
+def settings(seeds: int) -> list[Setting]:
+    """Plain runs on every seed, then the ablations on the first."""
+    return [
+        *(Setting("held out", seed) for seed in range(1, seeds + 1)),
+        Setting("training fonts", 1, heldout=False),
+        Setting("clips blanked", 1, blank=True),
+        Setting("another video's frames", 1, swap=True),
+        Setting("random selection", 1, selection="random"),
+        Setting("dense attention", 1, selection="dense"),
+    ]
+
+
+def load_model(weights: Path, device: torch.device, *, int8: bool) -> KeyeTiny:
+    """The network with trained weights in float32, by default as they are after the int8 file."""
+    model = KeyeTiny(TinyShape())
+    state = {name: value.float() for name, value in load_pieces(weights).items()}
+    model.load_state_dict(after_int8(state) if int8 else state)
+    return model.to(device).eval()
+
+
+def play(
+    setting: Setting, weights: Path, atlas_path: Path, videos: int, families: Sequence[str], int8: bool
+) -> list[Score]:
+    """Play one setting on one device and score it by family."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    model = load_model(weights, device, int8=int8)
+    atlas = GlyphAtlas.load(atlas_path)
+    source, buckets = open_source(atlas_path), Buckets()
+    render = blank_render(device) if setting.blank else open_render(atlas_path, device, setting.seed)
+    arena = Arena(model, source, Loader(model.shape, buckets, device, render), tokenizer(), buckets)
+    episodes = [
+        Episode(random.Random(f"{setting.seed} {family} {index}"), family, atlas, heldout=setting.heldout)
+        for family in FAMILIES
+        if family in families
+        for index in range(videos)
+    ]
+    swaps: list[Callable[[Shown], Shown]] | None = None
+    if setting.swap:
+        swaps = [partial(_swapped, _donor(episode, atlas, index)) for index, episode in enumerate(episodes)]
+    arena.play(episodes, selection=setting.selection, swaps=swaps, seed=setting.seed)
+    return [
+        _score(family, [one for one in episodes if one.family == family]) for family in FAMILIES if family in families
+    ]
+
+
+def _donor(episode: Episode, atlas: GlyphAtlas, index: int) -> Episode:
+    """Another video of the same family whose answer differs."""
+    for attempt in range(100):
+        other = Episode(random.Random(f"other {index} {attempt}"), episode.family, atlas, heldout=episode.heldout)
+        if other.question.answer != episode.question.answer or episode.family == "not_there":
+            return other
+    raise RuntimeError("found no other video with another answer")
+
+
+def _swapped(donor: Episode, shown: Shown) -> Shown:
+    return replace(shown, scene=donor.world.video.scene_at(donor.question.times_s[0]))
+
+
+def _score(family: str, episodes: Sequence[Episode]) -> Score:
+    wrong = [episode for episode in episodes if not episode.right()]
+    return Score(
+        family=family,
+        played=len(episodes),
+        right=len(episodes) - len(wrong),
+        cited=sum(episode.right() and _cites(episode) for episode in episodes),
+        called=sum(_looked(episode) for episode in episodes),
+        misses=tuple(
+            f"{episode.question.text} | wants {episode.question.answer} | "
+            + " || ".join(message.raw or "" for message in episode.messages if message.role == "assistant")
+            for episode in wrong[:4]
+        ),
+    )
+
+
+def _cites(episode: Episode) -> bool:
+    wanted = episode.gold_region()
+    found = BOX.search(episode.answer or "")
+    if wanted is None or found is None or found[1] not in episode.world.views:
+        return wanted is None
+    x0, y0, x1, y1 = (float(side) for side in found.groups()[1:])
+    if not (0 <= x0 < x1 <= 1000 and 0 <= y0 < y1 <= 1000):
+        return False
+    return episode.world.views.find(found[1]).region_of((x0, y0, x1, y1)).iou(wanted) >= 0.5
+
+
+def _looked(episode: Episode) -> bool:
+    times = [view.time_s for view in episode.world.views if view.time_s is not None]
+    if not times:
+        return episode.family == "not_there" and episode.question.times_s[0] >= episode.world.video.duration_s
+    video = episode.world.video
+    return all(
+        any(abs(video.frame_time(wanted) - seen) < 1e-6 for seen in times) for wanted in episode.question.times_s
+    )
+
+
+def table(results: dict[str, dict[int, list[Score]]], families: Sequence[str]) -> str:
+    """Percent right by setting and family, seeds averaged, and the spread of the seeds."""
+    lines = [f"{'':26}" + "".join(f"{family:>16}" for family in families)]
+    for name, by_seed in results.items():
+        cells = []
+        for place in range(len(families)):
+            shares = [100 * scores[place].right / max(scores[place].played, 1) for scores in by_seed.values()]
+            spread = f" ({min(shares):.0f}-{max(shares):.0f})" if len(shares) > 1 else ""
+            cells.append(f"{sum(shares) / len(shares):.1f}{spread}")
+        lines.append(f"{name:26}" + "".join(f"{cell:>16}" for cell in cells))
+        cited = [100 * sum(s[p].cited for s in by_seed.values()) / max(sum(s[p].right for s in by_seed.values()), 1)
+                 for p in range(len(families))]  # fmt: skip
+        called = [100 * sum(s[p].called for s in by_seed.values()) / max(sum(s[p].played for s in by_seed.values()), 1)
+                  for p in range(len(families))]  # fmt: skip
+        lines.append(f"{'  looked rightly':26}" + "".join(f"{value:>16.1f}" for value in called))
+        lines.append(f"{'  of the right: cited':26}" + "".join(f"{value:>16.1f}" for value in cited))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="folder with weights-*.safetensors")
+    parser.add_argument("--atlas", type=Path, default=bundled_atlas())
+    parser.add_argument("--videos", type=int, default=100, help="videos a family, setting and seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    parser.add_argument("--only", nargs="+", help="names of settings; all by default")
+    parser.add_argument("--float", action="store_true", help="play the weights before the int8 round trip")
+    parser.add_argument("--jobs", type=int, default=4)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    families = [family for family in FAMILIES if family in options.families]
+    chosen = [one for one in settings(options.seeds) if not options.only or one.name in options.only]
+    began = time.monotonic()
+    run = partial(_play_named, options.weights, options.atlas, options.videos, families, not options.float)
+    if options.jobs > 1:
+        with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+            played = list(pool.map(run, chosen))
+    else:
+        played = [run(one) for one in chosen]
+    results: dict[str, dict[int, list[Score]]] = {}
+    for setting, scores in zip(chosen, played, strict=True):
+        results.setdefault(setting.name, {})[setting.seed] = scores
+    for name in ("held out",):
+        for scores in results.get(name, {}).values():
+            for score in scores:
+                for miss in score.misses[:1]:
+                    print(f"miss {score.family}: {miss[:400]}")
+    print(table(results, families))
+    print(f"{time.monotonic() - began:.0f} s", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(_plain(results, options), indent=1))
+
+
+def _play_named(
+    weights: Path, atlas: Path, videos: int, families: Sequence[str], int8: bool, setting: Setting
+) -> list[Score]:
+    return play(setting, weights, atlas, videos, families, int8)
+
+
+def _plain(results: dict[str, dict[int, list[Score]]], options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "videos": options.videos,
+        "int8": not options.float,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "settings": {
+            name: {str(seed): [vars(score) for score in scores] for seed, scores in by_seed.items()}
+            for name, by_seed in results.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
