@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keyeloop.model_backend.keye.sizing import PIXELS_PER_TOKEN, smart_resize
+from keyeloop.model_backend.keye.sizing import FACTOR, PIXELS_PER_TOKEN, smart_resize
 from keyeloop.runtime.errors import ConfigError, InputError
 from keyeloop.runtime.visual_cost import FramePlan, FrameSize
 
@@ -64,12 +64,16 @@ class KeyeVisualCost:
         frames = min(wanted_frames, max(0, budget) // smallest.tokens)
         if frames < 1:
             return FramePlan(0, smallest)
-        size = self.frame(width, height, max_tokens=max(budget // frames, self.limits.frame_min_tokens))
-        return FramePlan(frames, size if size.tokens * frames <= budget else smallest)
+        size = self.frame(width, height, max_tokens=budget // frames)
+        return FramePlan(frames, max(size, smallest, key=lambda one: one.tokens))
 
 
 def _fit(width: int, height: int, min_tokens: int, max_tokens: int) -> FrameSize:
-    tall, wide = smart_resize(
-        height, width, min_pixels=min_tokens * PIXELS_PER_TOKEN, max_pixels=max_tokens * PIXELS_PER_TOKEN
-    )
+    """Published size, then held to ``max_tokens`` where narrow limits or a long shape made it overshoot."""
+    most = max_tokens * PIXELS_PER_TOKEN
+    tall, wide = smart_resize(height, width, min_pixels=min_tokens * PIXELS_PER_TOKEN, max_pixels=most)
+    if tall * wide > most:
+        tall, wide = smart_resize(tall, wide, min_pixels=0, max_pixels=most)
+    if tall * wide > most:  # one side is a single token already
+        tall, wide = min(tall, most // FACTOR), min(wide, most // FACTOR)
     return FrameSize(wide, tall, wide * tall // PIXELS_PER_TOKEN)

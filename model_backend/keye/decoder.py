@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from keyeloop.model_backend.keye.cache import KVCache
 from keyeloop.model_backend.keye.config import KeyeConfig
-from keyeloop.model_backend.keye.indexer import Indexer, IndexerMode, IndexQueries, score
+from keyeloop.model_backend.keye.indexer import Indexer, IndexerMode, IndexQueries, score, score_bytes
 from keyeloop.model_backend.keye.moe import SparseMoe
 from keyeloop.model_backend.keye.rotary import Rotation, SectionedRotary, rotate
 from keyeloop.model_backend.keye.selection import select, select_one
@@ -76,8 +76,7 @@ class Attention(nn.Module):
         tokens = q.shape[0]
         full = min(tokens, max(0, self.topk - step.start))
         pieces = [dense_attention(q[:full], keys, values, step.start)] if full else []
-        row_bytes = index.shape[0] * queries.heads.shape[1] * queries.heads.element_size()
-        rows = rows_at_once(row_bytes, self.query_chunk)
+        rows = rows_at_once(score_bytes(queries, index.shape[0]), self.query_chunk, q.device)
         for first in range(full, tokens, rows):
             stop = min(first + rows, tokens)
             seen = step.start + stop

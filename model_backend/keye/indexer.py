@@ -20,6 +20,8 @@ from keyeloop.model_backend.keye.quantise import hadamard, quantise
 from keyeloop.model_backend.keye.rotary import Rotation, rotate
 
 IndexerMode = Literal["exact", "fp8"]
+KEYS_AT_ONCE = 4096
+"""Keys scored together; bounds memory, never changes a set but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,16 @@ class Indexer(nn.Module):
 
 
 def score(queries: IndexQueries, keys: Tensor) -> Tensor:
-    """Scores [T, S] of every query against ``keys`` [S, D]; causality is the caller's."""
+    """Scores [T, S] of every query against ``keys`` [S, D], in blocks of keys; causality is the caller's."""
     tokens, heads, dim = queries.heads.shape
-    dots = (queries.heads.reshape(tokens * heads, dim) @ keys.to(queries.heads.dtype).t()).relu_()
-    return torch.bmm(queries.gates.unsqueeze(1), dots.view(tokens, heads, -1)).squeeze(1)
+    flat, gates = queries.heads.reshape(tokens * heads, dim), queries.gates.unsqueeze(1)
+    blocks = []
+    for block in torch.split(keys, KEYS_AT_ONCE):
+        dots = (flat @ block.to(flat.dtype).t()).relu_()
+        blocks.append(torch.bmm(gates, dots.view(tokens, heads, -1)).squeeze(1))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+
+
+def score_bytes(queries: IndexQueries, keys: int) -> int:
+    """Bytes of :func:`score`'s largest intermediate for one query."""
+    return max(queries.heads.shape[1] * min(keys, KEYS_AT_ONCE), keys) * queries.heads.element_size()

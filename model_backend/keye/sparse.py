@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BYTES_AT_ONCE = 64 << 20
-"""Size that a chunk's largest intermediate may have; bounds memory, never changes a result."""
+CPU_BYTES_AT_ONCE = 16 << 20
+"""Size that a chunk's largest intermediate may have (about a cache); bounds memory, never changes a result."""
+GPU_BYTES_AT_ONCE = 512 << 20
 
 
-def rows_at_once(bytes_per_row: int, limit: int) -> int:
-    """Rows of a chunk: as many as fit :data:`BYTES_AT_ONCE`, between 1 and ``limit``."""
-    return max(1, min(limit, BYTES_AT_ONCE // max(1, bytes_per_row)))
+def rows_at_once(bytes_per_row: int, limit: int, device: torch.device) -> int:
+    """Rows of a chunk: as many as the device's bytes allow, between 1 and ``limit``."""
+    allowed = CPU_BYTES_AT_ONCE if device.type == "cpu" else GPU_BYTES_AT_ONCE
+    return max(1, min(limit, allowed // max(1, bytes_per_row)))
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
@@ -26,7 +28,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
         groups = q.view(1, kv_heads, heads // kv_heads, dim)
         keys, values = k[:seen].transpose(0, 1).unsqueeze(0), v[:seen].transpose(0, 1).unsqueeze(0)
         return F.scaled_dot_product_attention(groups, keys, values).view(1, heads, dim)
-    rows = rows_at_once(heads * (start + tokens) * q.element_size(), tokens)
+    rows = rows_at_once(heads * (start + tokens) * q.element_size(), tokens, q.device)
     if start == 0 and rows == tokens:
         return _sdpa(q, k[:tokens], v[:tokens], None, causal=True)
     pieces = []
@@ -45,7 +47,7 @@ def sparse_attention(q: Tensor, k: Tensor, v: Tensor, indices: Tensor) -> Tensor
     ``indices`` are places in S, -1 for none; one set serves all heads of a query. Returns [T, heads, D].
     """
     tokens, chosen = indices.shape
-    rows = rows_at_once(2 * chosen * k.shape[1] * k.shape[2] * k.element_size(), tokens)
+    rows = rows_at_once(2 * chosen * k.shape[1] * k.shape[2] * k.element_size(), tokens, k.device)
     if tokens <= rows:
         return _gathered(q, k, v, indices)
     parts = zip(torch.split(q, rows), torch.split(indices, rows), strict=True)
