@@ -1,7 +1,7 @@
 """Speed of the local engine: tokens per second, and time to the first token with and without the cached prefix.
 
-Run ``python benchmarks/local_speed.py`` from the repository; ``--random`` measures the same shape with random weights.
-Writes ``benchmarks/results/local_speed.json``.
+Run ``python benchmarks/local_speed.py`` from the repository: prints a table and writes
+``benchmarks/results/local_speed.json``. With ``--random`` it only prints, for the same shape with random weights.
 """
 
 from __future__ import annotations
@@ -171,6 +171,9 @@ def main() -> None:
     }
     for name, value in result.items():
         print(f"{name:>24}  {f'{value:.4g}' if isinstance(value, float) else value}")
+    if options.random:
+        return
+    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -125,9 +125,17 @@ class LocalBackend:
     async def generate(
         self, request: Request, media: MediaStore, on_delta: Callable[[Delta], None] | None = None
     ) -> Reply:
-        """Answer a request. Raises BackendError when it does not fit the context or a picture cannot be used."""
+        """Answer a request.
+
+        Raises BackendError when it does not fit the context, a picture cannot be used or memory runs out.
+        """
         started = time.monotonic()
-        return await self._worker.run(lambda job: self._answer(request, media, job, started), on_delta)
+        try:
+            return await self._worker.run(lambda job: self._answer(request, media, job, started), on_delta)
+        except torch.OutOfMemoryError as problem:
+            raise BackendError(
+                f"{self._name} ran out of GPU memory: free some, shorten the request, or use device='cpu'"
+            ) from problem
 
     def forget(self) -> None:
         """Drop the kept sequence, so that the next request is read whole; pictures stay encoded. For measurements.
@@ -137,7 +145,7 @@ class LocalBackend:
         self._sequence.forget()
 
     async def close(self) -> None:
-        """Wait for the request in progress and free the model; idempotent."""
+        """Stop the request in progress and free what is kept; idempotent."""
         self._worker.close()
         self._sequence.forget(pictures=True)
 

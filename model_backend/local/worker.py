@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from keyeloop.runtime.errors import BackendError
 
@@ -57,6 +57,7 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._executor = ThreadPoolExecutor(1, name)
+        self._jobs: set[Job[Any]] = set()
         self._closed = False
 
     async def run(
@@ -69,29 +70,35 @@ class Worker:
         """
         if self._closed:
             raise BackendError(f"{self._name} is closed: load it again")
-        loop = asyncio.get_running_loop()
-        job: Job[Item] = Job(loop, receive)
-        future = loop.run_in_executor(self._executor, self._guarded, function, job)
+        job: Job[Item] = Job(asyncio.get_running_loop(), receive)
+        self._jobs.add(job)
+        running = self._executor.submit(_guarded, function, job)
+        future = asyncio.wrap_future(running)
         try:
-            return await asyncio.shield(future)
+            result = await asyncio.shield(future)
         except asyncio.CancelledError:
             job.stop()
-            if not future.cancel():
+            if not running.cancel():
                 await asyncio.wait([future])
             if future.done() and not future.cancelled():
                 future.exception()
             raise
         except Stopped:
-            if job.problem is None:
-                raise BackendError(f"{self._name} was closed while it was working") from None
-            raise job.problem from None
+            raise job.problem or BackendError(f"{self._name} was closed while it was working") from None
+        finally:
+            self._jobs.discard(job)
+        if job.problem is not None:
+            raise job.problem
+        return result
 
     def close(self) -> None:
-        """Let the job in progress end and take no more; idempotent."""
+        """Stop the job in progress and those that wait, and take no more; idempotent."""
         self._closed = True
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for job in list(self._jobs):
+            job.stop()
+        self._executor.shutdown(wait=True)
 
-    @staticmethod
-    def _guarded(function: Callable[[Job[Item]], Result], job: Job[Item]) -> Result:
-        job.check()
-        return function(job)
+
+def _guarded(function: Callable[[Job[Item]], Result], job: Job[Item]) -> Result:
+    job.check()
+    return function(job)
