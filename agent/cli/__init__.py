@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.doctor import doctor
 from keyeloop.agent.cli.model import model
@@ -32,6 +33,7 @@ def build_app() -> typer.Typer:
         ("run", run),
         ("show", show),
         ("doctor", doctor),
+        ("demo", demo),
         ("demo-video", demo_video),
         ("model", model),
     ):

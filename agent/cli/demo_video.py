@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -18,5 +19,5 @@ def demo_video(
     made = record(out, seed)
     print(f"{made.path}: ask it one of the {len(made.questions)} questions in {made.answers_path}, such as")
     for question in made.questions[:1]:
-        print(f"  keyeloop run {question.text!r} --video {made.path}")
+        print(f"  {shlex.join(['keyeloop', 'run', question.text, '--video', str(made.path)])}")
     return 0

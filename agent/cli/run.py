@@ -74,13 +74,14 @@ def run(
     )
     stream = agent.stream(question, videos=video or (), images=image or (), documents=config.documents)
     view = LiveView(Console(stderr=as_json), config.runs)
-    end = asyncio.run(_watch(stream, view))
+    end = asyncio.run(watch(stream, view))
     if as_json and view.run is not None:
         print(json.dumps(Answer.from_end(end, view.run).to_json(), ensure_ascii=False))
     return 0
 
 
-async def _watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:
+async def watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:
+    """Show a stream to its end, and return that; on Ctrl-C say how to go on."""
     from keyeloop.agent.agent import how_to_go_on
     from keyeloop.runtime.events import RunEnded
 

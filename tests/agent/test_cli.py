@@ -16,7 +16,7 @@ from keyeloop.agent.agent import Agent
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.cli import main
 from keyeloop.agent.user_tools import load_tool
-from keyeloop.model_backend.scripted import ScriptedBackend, call
+from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.trajectory import Trajectory
 from tests.agent.test_record import hanging_run
 from tests.tools.moving_pictures import write_video
@@ -57,7 +57,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def recorded(place: Path) -> Path:
     """A run to replay: it looks, files what it read, and cites."""
-    script = [
+    script: list[Script] = [
         call("clip_video", video="video-1", start_s=0.4, end_s=0.8, max_frames=2),
         call("file_number", number=10),
         "10 [f1 0,0,500,500], not [video-1 0:59:00]",
@@ -65,6 +65,12 @@ def recorded(place: Path) -> Path:
     tools = [*builtin_tools({"video"}), load_tool("tools.py:file_number")]
     agent = Agent(ScriptedBackend(script), tools, runs="recorded")
     return agent.run_sync("file the number", video="board.mp4").run
+
+
+@pytest.fixture
+def replayable(place: Path) -> Path:
+    """The smallest run to name as a model."""
+    return Agent(ScriptedBackend(["x"]), [], runs="recorded").run_sync("?").run
 
 
 def keyeloop(*arguments: str | Path) -> int:
@@ -176,20 +182,20 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize("name", BAD_VIDEOS)
-def test_a_bad_video_is_one_line(name: str, recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_video_is_one_line(name: str, replayable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, expected = BAD_VIDEOS[name]
     path = Path(f"{name}.mp4")
     make(path)
-    said = refused(capsys, "run", "what?", "--video", path, "--model", f"replay:{recorded}")
+    said = refused(capsys, "run", "what?", "--video", path, "--model", f"replay:{replayable}")
     assert expected in said and str(path) in said
 
 
-def test_other_wrong_inputs_are_one_line(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_wrong_inputs_are_one_line(replayable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bare").mkdir()
     for name in ("config.json", "tokenizer.json"):
         (Path("bare") / name).write_text("{}")
     Path("broken.py").write_text("import nothing_of_that_name")
-    replay = ("--model", f"replay:{recorded}")
+    replay = ("--model", f"replay:{replayable}")
     cases: dict[tuple[str | Path, ...], str] = {
         ("run", "  ", *replay): "the question is empty: say what you want to know",
         ("run", "what?", "--image", "board.mp4", *replay): "board.mp4 is a video, not an image",
@@ -218,8 +224,8 @@ def test_other_wrong_inputs_are_one_line(recorded: Path, capsys: pytest.CaptureF
         assert expected in refused(capsys, *arguments), arguments
 
 
-def test_a_failed_run_exits_with_1_and_its_reason(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert keyeloop("run", "another question", "--video", "board.mp4", "--model", f"replay:{recorded}") == 1
+def test_a_failed_run_exits_with_1_and_its_reason(replayable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keyeloop("run", "another question", "--video", "board.mp4", "--model", f"replay:{replayable}") == 1
     assert "error: request 1 is not the recorded one" in capsys.readouterr().err
     (run,) = Path("runs").iterdir()
     assert Trajectory.read(run).status == "failed"
