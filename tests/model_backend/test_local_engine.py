@@ -49,12 +49,13 @@ class EagerModel(KeyeModel):
     def __init__(self, config: KeyeConfig, liked: dict[int, float]) -> None:
         torch.manual_seed(3)
         super().__init__(config)
-        self.bias = torch.zeros(config.vocab_size)
+        bias = torch.zeros(config.vocab_size)
         for token, weight in liked.items():
-            self.bias[token] = weight
+            bias[token] = weight
+        self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, *inputs: Any, **options: Any) -> torch.Tensor:
-        return super().forward(*inputs, **options) + self.bias
+        return super().forward(*inputs, **options) + self.get_buffer("bias")
 
 
 def build_model(liked: dict[str, float] | None = None, dtype: torch.dtype = torch.float32) -> EagerModel:
@@ -282,3 +283,13 @@ async def test_capabilities() -> None:
     capabilities = build_backend().capabilities()
     assert capabilities.native_video and capabilities.tool_images and capabilities.constrained_calls
     assert capabilities.context_tokens == 2048
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+async def test_a_gpu_answers_as_the_cpu(media: MediaStore) -> None:
+    backends = [build_backend(build_model(EAGER, torch.float64).to(device)) for device in ("cpu", "cuda")]
+    for seed in range(4):
+        request = opening(media, temperature=1.2, top_p=0.95, seed=seed, max_tokens=120)
+        replies = [await backend.generate(request, media) for backend in backends]
+        assert replies[0].message == replies[1].message and replies[0].message.raw
