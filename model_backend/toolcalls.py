@@ -220,7 +220,7 @@ def parse_call(body: str) -> ParsedCall | MalformedCall:
 def _load(text: str) -> Any:
     """JSON to Python. ValueError names the place and quotes what stands there."""
     try:
-        value = json.loads(text, strict=False, parse_constant=_refuse_constant)
+        value = json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         rest = text[error.pos : error.pos + 24]
@@ -234,6 +234,13 @@ def _load(text: str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {digits[:24]} is too large")
+    return value
 
 
 def _kind_of(value: object) -> str:

@@ -86,6 +86,7 @@ def test_no_thinking_opened() -> None:
         ('{"name": "zoom", "arguments": "view f1"}', "a string that is not JSON"),
         ('{"name": "zoom", "arguments": {"x": NaN}}', "NaN is not a JSON number"),
         ('{"name": "zoom", "arguments": {"x": "\\ud800"}}', "surrogate"),
+        ('{"name": "zoom", "arguments": {"x": -1e999}}', "the number -1e999 is too large"),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -115,6 +116,7 @@ def test_any_text_parses(parts: list[str], opened: bool, cut: bool) -> None:
     reply = parse_reply("".join(parts), opened, cut)
     assert reply.reasoning == reply.reasoning.strip() and reply.text == reply.text.strip()
     assert all(malformed.problem for malformed in reply.malformed)
+    assert all(json.dumps(call.arguments, ensure_ascii=False, allow_nan=False).encode() for call in reply.calls)
 
 
 @settings(max_examples=300, deadline=None)
