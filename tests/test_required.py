@@ -44,6 +44,6 @@ def test_skips_are_allowed_where_nothing_is_required(tmp_path: Path) -> None:
 
 
 def test_a_required_part_may_not_be_missing(tmp_path: Path) -> None:
-    said = outcome(tmp_path, "--require", "sandbox")
+    said = outcome(tmp_path, "--require=sandbox")
     assert "1 failed, 1 passed, 1 skipped, 1 error" in said  # a skip before the test begins is an error
     assert "skipped, but sandbox is required here" in said and "no bubblewrap here" in said
