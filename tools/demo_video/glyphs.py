@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from keyeloop.runtime.errors import InputError
+
+Array = npt.NDArray[Any]
 
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 CAP_PX = 64
@@ -34,7 +38,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Line:
-    """A text laid out on one line in atlas pixels; its ink spans ``width`` columns and the rows ``top`` to ``bottom``."""
+    """A text laid out in atlas pixels; its ink spans ``width`` columns and the rows ``top`` to ``bottom``."""
 
     placements: tuple[Placement, ...]
     width: int
@@ -42,7 +46,7 @@ class Line:
     bottom: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GlyphAtlas:
     """Masks and metrics of a set of fonts, all scaled to a cap height of 64 pixels.
 
@@ -54,13 +58,13 @@ class GlyphAtlas:
     names: tuple[str, ...]
     heldout: tuple[bool, ...]
     """True for fonts that the embedded model was never trained on."""
-    columns: np.ndarray
-    start: np.ndarray
-    width: np.ndarray
-    left: np.ndarray
-    advance: np.ndarray
-    top: np.ndarray
-    bottom: np.ndarray
+    columns: Array = field(repr=False)
+    start: Array = field(repr=False)
+    width: Array = field(repr=False)
+    left: Array = field(repr=False)
+    advance: Array = field(repr=False)
+    top: Array = field(repr=False)
+    bottom: Array = field(repr=False)
 
     @classmethod
     def load(cls, path: Path) -> GlyphAtlas:
@@ -72,7 +76,9 @@ class GlyphAtlas:
                 names = tuple(str(name) for name in data["names"])
                 heldout = tuple(bool(flag) for flag in data["heldout"])
         except (OSError, KeyError, ValueError) as error:
-            raise InputError(f"{path} is not a glyph atlas: {error}; build one with training.keye_tiny.font_atlas") from error
+            raise InputError(
+                f"{path} is not a glyph atlas: {error}; build one with training.keye_tiny.font_atlas"
+            ) from error
         nibbles = np.empty((packed.shape[0], ROWS), np.uint8)
         nibbles[:, 0::2] = packed >> 4
         nibbles[:, 1::2] = packed & 15
@@ -125,7 +131,7 @@ class GlyphAtlas:
         """Ink width in atlas pixels of the widest of ``texts``."""
         return max((self.line(text, font, spacing).width for text in texts), default=0)
 
-    def strip(self, line: Line) -> np.ndarray:
+    def strip(self, line: Line) -> Array:
         """The line's alpha mask, uint8 ``[96, line.width]``; touching glyphs take the larger alpha."""
         mask = np.zeros((line.width, ROWS), np.uint8)
         for spot in line.placements:

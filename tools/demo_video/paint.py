@@ -42,7 +42,7 @@ def _ground(scene: Scene) -> Pixels:
         return canvas
     share = np.rint(_mix(ground, scene.width, scene.height) * 255).astype(np.uint8)
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    table = np.rint(np.float32(first) * (1 - ramp) + np.float32(second) * ramp).astype(np.uint8)
+    table = np.rint(np.array(first) * (1 - ramp) + np.array(second) * ramp).astype(np.uint8)
     return np.asarray(cv2.LUT(cv2.merge([share, share, share]), table[None]), np.uint8)
 
 
@@ -65,7 +65,8 @@ def _shape(canvas: Pixels, scene: Scene, shape: Shape) -> None:
         around = np.linspace(0, 2 * np.pi, 73)[:-1]
         corners = np.stack([np.cos(around) * shape.half_width, np.sin(around) * shape.half_height], 1)
     else:
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float) * (shape.half_width - 0.5, shape.half_height - 0.5)
+        half = (shape.half_width - 0.5, shape.half_height - 0.5)
+        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float) * half
     cos, sin = np.cos(shape.angle_rad), np.sin(shape.angle_rad)
     turned = corners @ np.array([(cos, sin), (-sin, cos)]) + (shape.x - 0.5, shape.y - 0.5)
     points = np.rint(turned * (1 << _SUBPIXEL_BITS)).astype(np.int32)
@@ -122,10 +123,10 @@ def averaging(edges: npt.NDArray[np.floating], length: int) -> Floats:
 
 def _grained(canvas: Pixels, noise: float) -> Pixels:
     """Add grey grain, one and the same for every frame of a look so that a still picture stays still."""
-    tile = np.random.default_rng(GRAIN_SEED).standard_normal((256, 256)).astype(np.float32)
-    grain = np.rint(tile * noise).astype(np.int16)
+    tile = np.random.default_rng(GRAIN_SEED).standard_normal((256, 256)) * noise
     height, width = canvas.shape[:2]
-    field = np.tile(grain, (-(-height // 256), -(-width // 256)))[:height, :width]
-    up = np.clip(field, 0, 255).astype(np.uint8)
-    down = np.clip(-field, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.subtract(cv2.add(canvas, cv2.merge([up] * 3)), cv2.merge([down] * 3)), np.uint8)
+    up, down = (
+        np.tile(np.clip(np.rint(side), 0, 255).astype(np.uint8)[..., None], (-(-height // 256), -(-width // 256), 3))
+        for side in (tile, -tile)
+    )
+    return np.asarray(cv2.subtract(cv2.add(canvas, up[:height, :width]), down[:height, :width]), np.uint8)

@@ -44,9 +44,8 @@ class _Box:
     y1: int
 
     def clear_of(self, other: _Box, gap: int) -> bool:
-        return (
-            self.x1 + gap <= other.x0 or other.x1 + gap <= self.x0 or self.y1 + gap <= other.y0 or other.y1 + gap <= self.y0
-        )
+        aside = self.x1 + gap <= other.x0 or other.x1 + gap <= self.x0
+        return aside or self.y1 + gap <= other.y0 or other.y1 + gap <= self.y0
 
 
 def sample_scene(
@@ -68,7 +67,7 @@ def sample_scene(
     """
     pool = tuple(fonts) if fonts is not None else atlas.choose(heldout=heldout) or tuple(range(atlas.fonts))
     background = _background(rng, heldout, difficulty)
-    board = _board(rng, atlas, _listed(texts), rng.choice(pool), background, bool(sign_texts), difficulty)
+    board = _board(rng, atlas, _listed(texts), rng.choice(pool), background, difficulty)
     signs: list[Panel] = []
     for shown in sign_texts[:2]:
         signs.append(_sign(rng, atlas, _listed(shown), rng.choice(pool), [board, *signs], difficulty))
@@ -109,7 +108,7 @@ def _background(rng: random.Random, heldout: bool, difficulty: float) -> Backgro
 
 
 def _board(
-    rng: random.Random, atlas: GlyphAtlas, texts: list[str], font: int, ground: Background, signs: bool, difficulty: float
+    rng: random.Random, atlas: GlyphAtlas, texts: list[str], font: int, ground: Background, difficulty: float
 ) -> Panel:
     spacing = rng.uniform(0, 0.16) if rng.random() < 0.4 else 0.0
     widest = max(atlas.widest(texts, font, spacing), 2 * CAP_PX)
@@ -177,7 +176,8 @@ def _beside(rng: random.Random, width: int, height: int, taken: list[_Box]) -> _
     """A place in the larger band above or below the board (the first of ``taken``), clear of the other sign."""
     board = taken[0]
     above = board.y0 > HEIGHT_PX - board.y1
-    y0 = max((board.y0 - height) // 2, 2) if above else min((board.y1 + HEIGHT_PX - height) // 2, HEIGHT_PX - height - 2)
+    y0 = (board.y0 - height) // 2 if above else (board.y1 + HEIGHT_PX - height) // 2
+    y0 = min(max(y0, 2), HEIGHT_PX - height - 2)
     for _ in range(30):
         x0 = rng.randint(MARGIN_PX, max(WIDTH_PX - width - MARGIN_PX, MARGIN_PX))
         box = _Box(x0, y0, x0 + width, y0 + height)

@@ -145,10 +145,8 @@ def run_region(run: TextRun, atlas: GlyphAtlas) -> Region:
     line = atlas.line(run.text, run.font, run.spacing)
     scale = run.cap_px / CAP_PX
     half = max(line.width * scale, run.cap_px * (not run.text)) / 2
-    baseline = run.y + run.cap_px / 2
-    return Region(
-        run.x - half, baseline - (BASELINE - line.top) * scale, run.x + half, baseline - (BASELINE - line.bottom) * scale
-    )
+    top = run.y + run.cap_px / 2 - BASELINE * scale
+    return Region(run.x - half, top + line.top * scale, run.x + half, top + line.bottom * scale)
 
 
 def text_region(scene: Scene, atlas: GlyphAtlas) -> Region:

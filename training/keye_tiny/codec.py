@@ -21,13 +21,13 @@ TRUNCATION = 0.5
 PLAIN_SHARE = 0.1
 """Frames that the H.264 part leaves as they are."""
 _LUMA = (
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87,
-    80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92,
-    95, 98, 112, 100, 103, 99,
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
+    14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
 )  # fmt: skip
 _CHROMA = (
-    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99,
-    99, 99, *([99] * 32),
+    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99,
+    47, 66, 99, 99, 99, 99, 99, 99, *([99] * 32),
 )  # fmt: skip
 """Annex K of ITU-T T.81, in raster order."""
 
@@ -100,7 +100,8 @@ def _through_blocks(frames: Tensor, table: Tensor, *, keep: float) -> Tensor:
 @cache
 def _basis(device: torch.device) -> Tensor:
     """Orthonormal DCT-II, ``[frequency, sample]``."""
-    rows = [[math.cos(math.pi * (2 * x + 1) * u / 16) * math.sqrt((1 if u == 0 else 2) / 8) for x in range(8)] for u in range(8)]
+    rows = [[math.cos(math.pi * (2 * x + 1) * u / 16) / 2 for x in range(8)] for u in range(8)]
+    rows[0] = [math.sqrt(1 / 8)] * 8
     return torch.tensor(rows, device=device)
 
 

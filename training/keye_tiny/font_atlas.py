@@ -27,12 +27,18 @@ UNFIT_FAMILIES = (
     "Glass TTY VT220", "Irianis ADF Style Std", "Solothurn", "unifur", "Wargames", "Engadget", "It wasn't me", "Cupola",
 )  # fmt: skip
 """Letters too odd to be told apart by someone who has not learned the font."""
+UNFIT_NAMES = (
+    "sketch", "smallcap", "caps", "-sc", "allsc", "symbol", "math", "fraktur", "klingon", "keyboard", "outline",
+    "euterpe", "dings", "awesome", "phonetic", "ipa", "futhark", "stencil", "initials", "line",
+)  # fmt: skip
+"""Parts of file names of faces without plain letters."""
+NOTO_PARTS = ("NotoSans-", "NotoSerif-", "NotoSansDisplay-", "NotoSerifDisplay-", "NotoSansMono-")
 FAINTEST_INK = 0.15
 """Share of ink between the top of the capitals and the line, below which a face vanishes in a thumbnail."""
 FACES_PER_FAMILY = 5
 MAX_WIDTH_PX = 120
 OVERSAMPLE = 4
-SAME_SHAPES = 0.02
+SAME_SHAPES = 0.14
 """Faces whose masks differ by less than this (mean absolute difference over mean ink) count as one."""
 
 
@@ -123,7 +129,8 @@ def signature(face: Face) -> np.ndarray:
     cells = np.zeros((len(CHARACTERS), ROWS, MAX_WIDTH_PX), np.uint8)
     for cell, mask in zip(cells, face.masks, strict=True):
         cell[:, : mask.shape[1]] = mask
-    return cells.reshape(len(CHARACTERS), 24, 4, 30, 4).mean(axis=(2, 4)).astype(np.float32) / 255
+    shrunk = cells.reshape(len(CHARACTERS), 24, 4, 30, 4).mean(axis=(2, 4))
+    return np.asarray(shrunk / 255, np.float32)
 
 
 def pack(faces: Iterable[Face], heldout_families: Iterable[str] = ()) -> GlyphAtlas:
@@ -165,10 +172,8 @@ def scan(folders: Iterable[Path] = FOLDERS, *, log: bool = False) -> list[Face]:
 
 def _skipped(name: str) -> bool:
     if name.startswith("Noto"):
-        return not name.startswith(("NotoSans-", "NotoSerif-", "NotoSansDisplay-", "NotoSerifDisplay-", "NotoSansMono-"))
-    words = ("sketch", "smallcap", "caps", "-sc", "allsc", "symbol", "math", "fraktur", "klingon", "keyboard", "outline",
-             "euterpe", "dings", "awesome", "phonetic", "ipa", "futhark", "stencil", "initials", "line", "inline")  # fmt: skip
-    return any(word in name.lower() for word in words)
+        return not name.startswith(NOTO_PARTS)
+    return any(word in name.lower() for word in UNFIT_NAMES)
 
 
 def training_faces(faces: list[Face]) -> list[Face]:
@@ -181,7 +186,7 @@ def training_faces(faces: list[Face]) -> list[Face]:
         if root in HELDOUT_FAMILIES or root.startswith(HELDOUT_FAMILIES) or families.get(root, 0) >= FACES_PER_FAMILY:
             continue
         mine = signature(face)
-        if any(float(np.abs(mine - other).mean() / other.mean()) < SAME_SHAPES * 10 * 0.7 for other in shapes):
+        if any(float(np.abs(mine - other).mean() / other.mean()) < SAME_SHAPES for other in shapes):
             continue
         shapes.append(mine)
         families[root] = families.get(root, 0) + 1

@@ -65,14 +65,13 @@ def film(scenes: Sequence[Scene], atlas: GlyphAtlas, crf: int, preset: str, fram
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(painted, format="rgb24")))
         container.mux(stream.encode())
     memory.seek(0)
-    with av.open(memory) as container:
-        container.streams.video[0].codec_context.thread_count = 1
-        frames = [
-            frame.to_ndarray(format="rgb24")
-            for index, frame in enumerate(container.decode(video=0))
+    with av.open(memory, "r") as reading:
+        reading.streams.video[0].codec_context.thread_count = 1
+        return [
+            np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            for index, frame in enumerate(reading.decode(video=0))
             if index % frames_a_scene == frames_a_scene - 1
         ]
-    return frames
 
 
 def see(pixels: Pixels, view: View) -> Pixels:
@@ -86,4 +85,4 @@ def see(pixels: Pixels, view: View) -> Pixels:
 def stored(pixels: Pixels) -> Pixels:
     """A picture as it comes back from the media store."""
     _, data = cv2.imencode(".jpg", pixels[..., ::-1], JPEG)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], dtype=np.uint8)
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])

@@ -223,9 +223,18 @@ def _cubic(sizes: Tensor, length: int, longest: int) -> Tensor:
     centre = (place + 0.5) * (sizes[:, None] / length) - 0.5
     whole = torch.floor(centre)
     part = centre - whole
-    near, far = lambda t: (1.25 * t - 2.25) * t * t + 1, lambda t: ((-0.75 * t + 3.75) * t - 6) * t + 3
     weights = torch.zeros(len(sizes), length, longest, device=sizes.device)
-    for offset, weight in ((-1, far(1 + part)), (0, near(part)), (1, near(1 - part)), (2, far(2 - part))):
+    for offset, weight in ((-1, _far(1 + part)), (0, _near(part)), (1, _near(1 - part)), (2, _far(2 - part))):
         source = torch.minimum((whole + offset).clamp(min=0), sizes[:, None] - 1).long()
         weights.scatter_add_(2, source[..., None], weight[..., None])
     return weights
+
+
+def _near(distance: Tensor) -> Tensor:
+    """The cubic kernel of OpenCV (a = -0.75) up to one sample away."""
+    return (1.25 * distance - 2.25) * distance * distance + 1
+
+
+def _far(distance: Tensor) -> Tensor:
+    """The same from one to two samples away."""
+    return ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
