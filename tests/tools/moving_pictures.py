@@ -78,7 +78,7 @@ class Judge:
     @classmethod
     def of(cls, path: Path) -> Judge:
         with av.open(str(path)) as file:
-            frames = [(frame.pts, frame) for frame in file.decode(video=0)]
+            frames = [(frame.pts, frame) for frame in file.decode(video=0) if frame.pts is not None]
             tick = file.streams.video[0].time_base
             assert tick is not None
             ticks = [pts for pts, _ in frames]

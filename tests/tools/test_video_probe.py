@@ -124,9 +124,9 @@ def _half_a_picture(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
-def _text(text: str | bytes) -> Callable[[Path], None]:
+def _text(text: str | bytes) -> Callable[[Path], object]:
     data = text.encode() if isinstance(text, str) else text
-    return lambda path: path.write_bytes(data) and None
+    return lambda path: path.write_bytes(data)
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {

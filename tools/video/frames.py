@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from keyeloop.runtime.content import Image, Video
-from keyeloop.runtime.errors import ToolError
+from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Region, Source
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.video.child.errors import Unusable
@@ -77,7 +77,10 @@ async def look(context: ToolContext, source: Source, start_s: float, end_s: floa
     """
     wanted = 1 if start_s == end_s else min(max_frames, MAX_FRAMES)
     async with turn(context):
-        plan = context.cost.clip(source.width, source.height, wanted, context.visual_budget_tokens)
+        try:
+            plan = context.cost.clip(source.width, source.height, wanted, context.visual_budget_tokens)
+        except InputError as error:
+            raise ToolError(f"{source.name} cannot be shown: {error}") from None
         if plan.frames < 1:
             raise ToolError(
                 f"no frame fits the {context.visual_budget_tokens} picture tokens that are left; answer now"

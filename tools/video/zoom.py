@@ -51,7 +51,10 @@ class Zoom:
             box = _box(arguments["box"])
             region = pixel_region(parent, box)
             source = find_source(context, parent.source)
-            size = context.cost.image(round(region.width), round(region.height))
+            try:
+                size = context.cost.image(round(region.width), round(region.height))
+            except InputError as error:
+                raise ToolError(f"{error}; choose a box that is less long") from None
             if size.tokens > context.visual_budget_tokens:
                 raise ToolError(
                     f"a crop costs {size.tokens} picture tokens, {context.visual_budget_tokens} are left; answer now"

@@ -37,6 +37,7 @@ class Tape:
         self.stream = video_stream(self._container)
         self.tick = self.stream.time_base or Fraction(1, av.time_base)
         self._fed_ticks = 0
+        self._at_start = True
 
     def close(self) -> None:
         """Free the demuxer and the decoder."""
@@ -44,9 +45,11 @@ class Tape:
 
     def rewind(self) -> Packets:
         """All packets, from the first."""
-        self._container.close()
-        self._container = open_container(self._fd, self._demuxer)
-        self.stream = video_stream(self._container)
+        if not self._at_start:
+            self._container.close()
+            self._container = open_container(self._fd, self._demuxer)
+            self.stream = video_stream(self._container)
+        self._at_start = False
         return self._container.demux(self.stream)
 
     def approaches(self, ticks: int, first_ticks: int) -> Iterator[Packets]:
@@ -59,6 +62,7 @@ class Tape:
         aim, step = ticks - settle, FIRST_STEP_BACK_S
         while aim > first_ticks:
             try:
+                self._at_start = False
                 self._container.seek(aim, stream=self.stream)
                 packets = self._container.demux(self.stream)
                 landing = next(packets, None)
@@ -110,6 +114,7 @@ class Tape:
             if aim <= first_ticks:
                 break
             try:
+                self._at_start = False
                 self._container.seek(aim, stream=self.stream)
             except av.error.FFmpegError:
                 break
