@@ -32,10 +32,10 @@ class CheckpointFiles:
 
     def read(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Tensor:
         """One tensor in ``dtype`` on ``device``; int8 is multiplied by its scale."""
-        tensor = self._raw(name).to(device)
         if self.stored[name].dtype == INT8:
-            tensor = tensor.float() * self._raw(name + SCALE).to(device).float()
-        return tensor.to(dtype)
+            values, scale = self._raw(name).to(device), self._raw(name + SCALE).to(device)
+            return (values.float() * scale.float()).to(dtype)
+        return self._raw(name).to(device=device, dtype=dtype, copy=True)  # a mapped file's memory is not aligned
 
     def _raw(self, name: str) -> Tensor:
         with safe_open(str(self._file[name]), framework="pt") as file:
@@ -51,8 +51,9 @@ class CheckpointFiles:
                     self.stored[name] = Stored(tuple(part.get_shape()), part.get_dtype())
                     self._file[name] = path
         except (SafetensorError, OSError) as problem:
-            pointer = path.is_file() and path.open("rb").read(40).startswith(b"version https://git-lfs")
-            cure = "it is a Git LFS pointer: run `git lfs pull`" if pointer else f"{problem}; download it again"
+            cure = (
+                "it is a Git LFS pointer: run `git lfs pull`" if _is_pointer(path) else f"{problem}; download it again"
+            )
             raise CheckpointError(f"{path}: cannot be read as safetensors: {cure}") from None
 
 
@@ -117,3 +118,9 @@ def fill(model: KeyeModel, assignment: Assignment, tensor: Tensor, shapes: Mappi
 def _owner(model: KeyeModel, parameter: str) -> tuple[nn.Module, str]:
     path, _, leaf = parameter.rpartition(".")
     return model.get_submodule(path), leaf
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether Git LFS left its pointer in place of the file."""
+    with path.open("rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from keyeloop.model_backend.keye.config import IndexerConfig, KeyeConfig, SpecialTokens, VisionConfig
+from keyeloop.model_backend.keye.decoder import Attention
 from keyeloop.model_backend.keye.model import KeyeModel
 
 SMALL = KeyeConfig(
@@ -32,6 +33,13 @@ def small_model(
             if "norm" in name or name.endswith("bias"):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
     return model
+
+
+def attention(model: KeyeModel, layer: int = 0) -> Attention:
+    """One layer's attention, typed."""
+    found = model.get_submodule(f"model.layers.{layer}.self_attn")
+    assert isinstance(found, Attention)
+    return found
 
 
 def random_prompt(model: KeyeModel, tokens: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

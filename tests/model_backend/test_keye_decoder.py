@@ -14,7 +14,7 @@ from keyeloop.model_backend.keye import decoder, sparse
 from keyeloop.model_backend.keye.cache import KVCache
 from keyeloop.model_backend.keye.model import KeyeModel
 from keyeloop.model_backend.keye.sparse import dense_attention, sparse_attention
-from tests.model_backend.keye_models import random_prompt, small_model
+from tests.model_backend.keye_models import attention, random_prompt, small_model
 
 
 def rms(x: Tensor, weight: Tensor) -> Tensor:
@@ -96,7 +96,8 @@ def naive_logits(model: KeyeModel, x: Tensor, positions: Tensor, *, dense: bool 
         w = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         x = x + naive_attention(model, w, rms(x, w["input_layernorm.weight"]), positions, dense=dense)
         x = x + naive_experts(w, rms(x, w["post_attention_layernorm.weight"]), model.config.num_experts_per_tok)
-    return rms(x, state["model.norm.weight"]) @ state["lm_head.weight"].t()
+    final: Tensor = rms(x, state["model.norm.weight"]) @ state["lm_head.weight"].t()
+    return final
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -198,12 +199,12 @@ def test_dense_reading_leaves_a_cache_that_sparse_reading_can_use() -> None:
     with torch.no_grad():
         cache = model.new_cache()
         model(x[:20], positions[:, :20], cache, mode="dense")
-        model.model.layers[0].self_attn.topk = 5
+        attention(model).topk = 5
         found = model(x[20:], positions[:, 20:], cache)
         again = model.new_cache()
-        model.model.layers[0].self_attn.topk = 64
+        attention(model).topk = 64
         model(x[:20], positions[:, :20], again)
-        model.model.layers[0].self_attn.topk = 5
+        attention(model).topk = 5
         assert torch.allclose(found, model(x[20:], positions[:, 20:], again), atol=1e-12)
 
 
@@ -240,11 +241,11 @@ def test_bfloat16_stays_near_float32() -> None:
     assert found.dtype == torch.float32 and (found - want).norm() / want.norm() < 0.05
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers the size of the largest tensor that any operation made."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
