@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import keyeloop
+import keyeloop.runtime
 import keyeloop.tools
 import keyeloop.tools.video
 from keyeloop.runtime.errors import OperatorError
@@ -180,7 +181,7 @@ class Decoder:
                 "path": [entry for entry in sys.path if entry],
                 "packages": {
                     package.__name__: list(package.__path__)
-                    for package in (keyeloop, keyeloop.tools, keyeloop.tools.video)
+                    for package in (keyeloop, keyeloop.runtime, keyeloop.tools, keyeloop.tools.video)
                 },
                 "channel": theirs.fileno(),
             }
