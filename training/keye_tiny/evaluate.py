@@ -107,17 +107,19 @@ def play(
     ]
     swaps: list[Callable[[Shown], Shown]] | None = None
     if setting.swap:
-        swaps = [partial(_swapped, _donor(episode, atlas, index)) for index, episode in enumerate(episodes)]
+        swaps = [
+            partial(_swapped, _donor(episode, atlas, index, setting.heldout)) for index, episode in enumerate(episodes)
+        ]
     arena.play(episodes, selection=setting.selection, swaps=swaps, seed=setting.seed)
     return [
         _score(family, [one for one in episodes if one.family == family]) for family in FAMILIES if family in families
     ]
 
 
-def _donor(episode: Episode, atlas: GlyphAtlas, index: int) -> Episode:
+def _donor(episode: Episode, atlas: GlyphAtlas, index: int, heldout: bool) -> Episode:
     """Another video of the same family whose answer differs."""
     for attempt in range(100):
-        other = Episode(random.Random(f"other {index} {attempt}"), episode.family, atlas, heldout=episode.heldout)
+        other = Episode(random.Random(f"other {index} {attempt}"), episode.family, atlas, heldout=heldout)
         if other.question.answer != episode.question.answer or episode.family == "not_there":
             return other
     raise RuntimeError("found no other video with another answer")

@@ -62,7 +62,7 @@ class Feeder:
         depth: tuple[int, int],
     ) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["numpy", "training.keye_tiny.supply"])
+        context.set_forkserver_preload(["torch", "training.keye_tiny.supply"])
         self._stop = context.Event()
         self._difficulty = context.Value("d", 0.0)
         self._remote = {False: context.Queue(depth[0]), True: context.Queue(depth[1])}

@@ -257,7 +257,7 @@ def rope_of(positions: Tensor, shape: TinyShape) -> Rope:
     tables: list[Tensor] = []
     for dim, sections in ((shape.head_dim, shape.mrope_section), (shape.index_dim, shape.index_section)):
         axis, inverse = _axis_frequencies(dim, shape.rope_theta, tuple(sections), positions.device)
-        angles = positions.float()[axis].permute(1, 2, 0) * inverse
+        angles = (positions.float()[axis].permute(1, 2, 0) * inverse).contiguous()
         tables += [angles.cos(), angles.sin()]
     return Rope(*tables)
 

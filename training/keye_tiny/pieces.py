@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-PIECE_BYTES = 15 * 2**20
+PIECE_BYTES = 16_500_000
 
 
 def save_pieces(

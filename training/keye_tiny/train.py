@@ -4,7 +4,7 @@
     python -m training.keye_tiny.train --minutes 9.5 --span 0.5:1 --out $OUT --state /tmp/ck --resume
 
 ``--span`` is the part of the whole schedule that this call covers. Under ``torchrun`` every rank has its own workers
-and seeds. Weights go to ``--out`` in pieces of at most 15 MiB, everything needed to resume to ``--state``; both are
+and seeds. Weights go to ``--out`` in pieces of at most 16 MiB, everything needed to resume to ``--state``; both are
 written at the end of the time, and on SIGTERM.
 """
 
@@ -228,13 +228,15 @@ def _span(text: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    from training.keye_tiny.boards import open_render
+    from training.keye_tiny.boards import bundled_atlas, open_render
     from training.keye_tiny.source import BoardSource, opener
 
     options = options_from()
-    recipe = replace(Recipe(), dense_share=options.dense_share, peak_rate=options.peak_rate)
-    render = partial(open_render, options.atlas)
-    run = Run(TinyShape(), recipe, opener(options.atlas), render, tuple(BoardSource.families), options)
+    recipe = replace(
+        Recipe(), dense_share=options.dense_share, peak_rate=options.peak_rate, real_share=options.real_share
+    )
+    atlas = options.atlas or bundled_atlas()
+    run = Run(TinyShape(), recipe, opener(atlas), partial(open_render, atlas), tuple(BoardSource.families), options)
     run.train()
     if dist.is_initialized():
         dist.destroy_process_group()
