@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def gpu() -> Check:
 def docker() -> Check:
     """A Docker daemon that answers."""
     cure = "optional: install Docker and let this user reach its daemon"
+    if "DOCKER_HOST" not in os.environ and not DOCKER_SOCKET.exists():
+        return Check("docker", "off", f"no daemon: {DOCKER_SOCKET} is not there", cure)
     try:
         client: Any = importlib.import_module("docker").from_env(timeout=5)
         version = client.version()["Version"]

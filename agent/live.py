@@ -54,7 +54,7 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self._live is not None:
             self._live.start()
-            self._refresh()
+            self._refresh(now=True)
         return self
 
     def __exit__(
@@ -90,7 +90,7 @@ class LiveView:
                 self._line(f"   ! {clipped(event.text)}", "yellow")
             case RunEnded():
                 self._ended(event)
-        self._refresh()
+        self._refresh(now=not isinstance(event, Delta))
 
     def _replied(self, event: ReplyReceived) -> None:
         message = from_wire(event.message)
@@ -114,12 +114,12 @@ class LiveView:
     def _line(self, text: str, style: str) -> None:
         self._console.print(Styled(text, style=style), soft_wrap=self._live is None)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, now: bool) -> None:
         if self._live is None:
             return
         tail = clean(self._streamed).splitlines()[-TAIL_LINES:]
         spinner = Spinner("dots", Styled(self._doing, style="dim"))
-        self._live.update(Group(*(Styled(line, style="dim italic") for line in tail), spinner))
+        self._live.update(Group(*(Styled(line, style="dim italic") for line in tail), spinner), refresh=now)
 
 
 def ending_words(end: RunEnded, turns: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +42,15 @@ def file_number(number: int) -> str:
 def untyped(number):
     """File a number."""
     return number
+'''
+SLOW_PY = '''
+import os
+import time
+
+def nap() -> str:
+    """Sleep."""
+    time.sleep(float(os.environ.get("NAP", 0)))
+    return "slept"
 '''
 
 
@@ -229,6 +240,28 @@ def test_a_failed_run_exits_with_1_and_its_reason(replayable: Path, capsys: pyte
     assert "error: request 1 is not the recorded one" in capsys.readouterr().err
     (run,) = Path("runs").iterdir()
     assert Trajectory.read(run).status == "failed"
+
+
+def test_ctrl_c_records_and_says_how_to_go_on(place: Path) -> None:
+    Path("slow.py").write_text(SLOW_PY)
+    tools = [*builtin_tools(()), load_tool("slow.py:nap")]
+    recorded = Agent(ScriptedBackend([call("nap"), "x"]), tools, runs="recorded").run_sync("?").run
+    command = [sys.executable, "-c", "from keyeloop.agent.cli import main; main()"]
+    process = subprocess.Popen(
+        [*command, "run", "?", "--tool", "slow.py:nap", "--model", f"replay:{recorded}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NAP": "600", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "nap()" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    (run,) = Path("runs").iterdir()
+    assert process.returncode == 130 and Trajectory.read(run).status == "interrupted"
+    assert err == f"interrupted; everything up to here is kept: read it with  keyeloop show {run}  or ask again\n"
 
 
 def test_settings_come_from_the_environment_too(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
