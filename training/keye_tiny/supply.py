@@ -31,8 +31,8 @@ class Buckets:
     reader: tuple[int, int] = (112, 384)
     probes: int = 48
     """Queries a row at which the indexer is compared with the attention."""
-    frame_chunk: int = 64
-    mixed_chunk: int = 32
+    frame_chunk: int = 128
+    mixed_chunk: int = 48
 
 
 @dataclass(frozen=True)
