@@ -81,12 +81,13 @@ def _probe(plan: BwrapPlan) -> str:
 
 def _remedy(reasons: list[str]) -> str:
     text = " ".join(reasons)
-    if "cannot be read" in text:
-        return "make it readable to other users, or give the sandbox another Python (SandboxSpec.python)"
-    if "namespace" in text or "uid map" in text or "RTM_NEWADDR" in text or "mount" in text:
-        return (
+    remedies = []
+    if any(sign in text for sign in ("namespace", "uid map", "RTM_NEWADDR", "mount")):
+        remedies.append(
             "allow user namespaces to this user (sysctl kernel.unprivileged_userns_clone=1, "
             "kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for bwrap), "
             "or, in a container, start it with a seccomp profile that permits them"
         )
-    return "see the reason; `keyeloop doctor` tries again"
+    if "cannot be read" in text:
+        remedies.append("make what cannot be read readable to other users, or name another Python (SandboxSpec.python)")
+    return ", or ".join(remedies) or "look into the reason; `keyeloop doctor` tries again"

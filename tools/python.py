@@ -61,7 +61,7 @@ class Python:
         return availability(self._sandbox, self._engine)
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
-        """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend or know."""
+        """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend."""
         seat: _Seat = context.state.setdefault(SPEC.name, _Seat(self._sandbox, self._engine))
         code = str(arguments["code"])
         try:

@@ -27,8 +27,6 @@ class Capture:
         """Put the three standard streams back, whatever code did to them, and empty the capture."""
         for target, file in enumerate(self.files):
             os.dup2(file, target)
-        for file in self._outputs:
-            os.ftruncate(file, 0)
         sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(
@@ -39,6 +37,8 @@ class Capture:
             )
             for target in (1, 2)
         )
+        for file in self._outputs:  # last: streams of before, just dropped, may have had something left to write
+            os.ftruncate(file, 0)
 
     def read(self, limit_bytes: int) -> tuple[list[str], bool]:
         """Both outputs, at most ``limit_bytes`` each, and whether the middle of one was left out."""
