@@ -140,3 +140,14 @@ def test_pieces_stay_under_their_limit(tmp_path: Path) -> None:
     assert len(names) == 3
     found = load_pieces(tmp_path)
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_filmed_pictures_stand_in_for_rendered_ones() -> None:
+    load = loader()
+    rendered, filmed = (Stock(ToySource(), BUCKETS, seed=3, real_share=share) for share in (0.0, 1.0))
+    samples = [toy_sample(2, False, 3), toy_sample(1, True, 2)]
+    one, two = (stock.collate(samples, 112, reader=False) for stock in (rendered, filmed))
+    assert one.frames is not None and two.frames is not None
+    assert len(one.frames.real_at) == 0 and len(two.frames.real_at) == 1 and len(two.mixed[0].real_at) == 1
+    for first, second in zip(load.load(one).passes, load.load(two).passes, strict=True):
+        assert torch.equal(first.patches, second.patches)

@@ -79,7 +79,7 @@ class Loader:
         for (height, width), members in by_size.items():
             counts = [groups[index].count for index in members]
             packed = np.concatenate([groups[index].packed for index in members])
-            parts = self._render(packed, height, width).split(counts)
+            parts = self._render(packed, height, width).split(counts)  # type: ignore[no-untyped-call]
             for index, pixels in zip(members, parts, strict=True):
                 group = groups[index]
                 if len(group.real_at):
@@ -117,7 +117,7 @@ class Loader:
         if frames is not None:
             patches = _pad(to_patches(frames, self._shape), self._buckets.frame_chunk)
             weights, cos, sin = self._grids.of(*FRAME)
-            found += [Pass(chunk, weights, cos, sin, None) for chunk in patches.split(self._buckets.frame_chunk)]
+            found += [Pass(chunk, weights, cos, sin, None) for chunk in patches.split(self._buckets.frame_chunk)]  # type: ignore[no-untyped-call]
         if mixed:
             found += self._mixed(mixed)
         return tuple(found)
@@ -145,7 +145,7 @@ class Loader:
             sin[here, 0, :length] = grid_sin
             mask[here, :length] = True
             at += len(pixels)
-        pieces = zip(*(values.split(chunk) for values in (patches, weights, cos, sin, mask)), strict=True)
+        pieces = zip(*(values.split(chunk) for values in (patches, weights, cos, sin, mask)), strict=True)  # type: ignore[no-untyped-call]
         return [Pass(*piece) for piece in pieces]
 
 
@@ -172,7 +172,7 @@ def _groups(shard: Shard) -> list[PictureGroup]:
 
 def pinned(shard: Shard) -> Shard:
     """The shard with its plain arrays as pinned tensors, for copies that do not wait."""
-    moved = {
+    moved: dict[str, Any] = {
         item.name: torch.from_numpy(value).pin_memory()
         for item in fields(shard)
         if isinstance(value := getattr(shard, item.name), np.ndarray)

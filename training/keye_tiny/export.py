@@ -24,6 +24,7 @@ from training.keye_tiny.shape import TinyShape
 from training.keye_tiny.world import FRAME_SIZE, IMAGE_TOKENS
 
 LIMIT_BYTES = 19_000_000
+FRAME_TOKENS = 48
 PREPROCESSOR = {
     "image_processor_type": "KeyeImageAllSlowProcessor",
     "patch_size": 14,
@@ -35,7 +36,7 @@ PREPROCESSOR = {
     "min_pixels": IMAGE_TOKENS[0] * 784,
     "max_pixels": IMAGE_TOKENS[1] * 784,
     "video_min_tokens": 4,
-    "video_max_tokens": 48,
+    "video_max_tokens": FRAME_TOKENS,
 }
 """Stills take 16 to 64 tokens, a frame of a clip at most 48 (1280 x 720 becomes FRAME_SIZE)."""
 
@@ -58,7 +59,7 @@ def after_int8(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def export(weights: Path, out: Path) -> int:
     """Write the folder; returns its weights' size in bytes. Raises ValueError over ``LIMIT_BYTES``."""
-    assert FRAME_SIZE[0] * FRAME_SIZE[1] // 784 <= PREPROCESSOR["video_max_tokens"]
+    assert FRAME_SIZE[0] * FRAME_SIZE[1] // 784 <= FRAME_TOKENS
     written = save_folder(runtime_model(load_pieces(weights)), out)
     (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
     size = sum(path.stat().st_size for path in written)

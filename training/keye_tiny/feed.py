@@ -168,7 +168,7 @@ class Prefetch:
         self._ready: dict[bool, queue.Queue[Any]] = {False: queue.Queue(), True: queue.Queue()}
         if self._threaded:
             self._device = device
-            self._stream = torch.cuda.Stream(device)
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
@@ -207,7 +207,7 @@ class Prefetch:
             return
         shards = [self._feeder.take(reader) for reader in (False, True) for _ in range(missing[int(reader)])]
         micros = self._loader.load_all(shards)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
         for micro in micros:
             self._ready[micro.reader].put((micro, event))

@@ -120,7 +120,7 @@ class Learner:
             probes = torch.zeros(rows, buckets.probes, dtype=torch.int64, device=self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
                 hidden, extra = self.model.decode(x, places, valid, probes, sparse=sparse)
-            (hidden.float().mean() + extra.index_kl + extra.balance).backward()
+            (hidden.float().mean() + extra.index_kl + extra.balance).backward()  # type: ignore[no-untyped-call]
         self._flat.zero_()
 
     def _warm_up_vision(self) -> None:

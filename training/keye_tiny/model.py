@@ -96,7 +96,8 @@ class Indexer(nn.Module):
         q = rotate(q, cos.unsqueeze(2), sin.unsqueeze(2))
         products = torch.matmul(q.transpose(1, 2), keys.unsqueeze(1).transpose(-1, -2))
         weighted = products.relu().float() * gate.float().transpose(1, 2).unsqueeze(-1)
-        return weighted.sum(1) * self.dim**-0.5
+        scale: float = self.dim**-0.5
+        return weighted.sum(1) * scale
 
 
 class Attention(nn.Module):
@@ -212,7 +213,8 @@ class MixtureOfExperts(nn.Module):
         weights = weights / weights.sum(-1, keepdim=True)
         wide_in = self.experts.gate_up_proj.transpose(0, 1).flatten(1)
         wide_out = self.experts.down_proj.flatten(0, 1)
-        hidden = torch.matmul(x, wide_in).unflatten(-1, (shape.experts, 2, shape.expert_width))
+        wide = torch.matmul(x, wide_in)
+        hidden = wide.view(*wide.shape[:-1], shape.experts, 2, shape.expert_width)
         inner = F.silu(hidden[..., 0, :]) * hidden[..., 1, :] * weights.unsqueeze(-1).to(hidden.dtype)
         out = torch.matmul(inner.flatten(-2), wide_out)
         count = valid.sum().clamp_min(1)
@@ -297,7 +299,7 @@ class KeyeTiny(nn.Module):
 
     def embed(self, ids: Tensor, seen: Tensor | None, targets: Tensor | None) -> Tensor:
         """Embeddings [B, T, hidden] float32 with visual tokens ``seen`` [n, hidden] at flat places ``targets`` [n]."""
-        x = self.model.embed_tokens(ids.long()).float()
+        x: Tensor = self.model.embed_tokens(ids.long()).float()
         if seen is None or targets is None:
             return x
         flat = x.flatten(0, 1)

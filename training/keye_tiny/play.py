@@ -1,15 +1,15 @@
-"""Greedy decoding of many episodes in lockstep: one padded cache, attention over exactly the keys the runtime selects."""
+"""Greedy decoding of many episodes in lockstep: one padded cache, attention over exactly what the runtime selects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.keye_tiny.model import KeyeTiny, rope_of, select_keys
+from training.keye_tiny.model import DecoderLayer, KeyeTiny, rope_of, select_keys
 
 Selection = Literal["indexer", "random", "dense"]
 
@@ -19,7 +19,7 @@ class Layer(NamedTuple):
 
     keys: Tensor
     values: Tensor
-    index: Tensor
+    index_keys: Tensor
 
 
 @dataclass
@@ -70,19 +70,20 @@ def extend(
     rope = rope_of(positions, shape)
     valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     group = shape.heads // shape.kv_heads
-    for layer, held in zip(model.model.layers, cache.layers, strict=True):
+    for module, held in zip(model.model.layers, cache.layers, strict=True):
+        layer = cast(DecoderLayer, module)
         normed = layer.input_layernorm(x)
         attention = layer.self_attn
         q, k, v = attention.project(normed, rope)
         held.keys[rows[:, None], slots] = k.transpose(1, 2)
         held.values[rows[:, None], slots] = v.transpose(1, 2)
-        held.index[rows[:, None], slots] = attention.sa_indexer.keys(normed, rope.index_cos, rope.index_sin)
+        held.index_keys[rows[:, None], slots] = attention.sa_indexer.keys(normed, rope.index_cos, rope.index_sin)
         mask = causal
         if selection != "dense" and limit > shape.topk:
             if selection == "random":
                 scores = torch.rand(causal.shape, device=x.device, generator=generator)
             else:
-                index_keys = held.index[rows, :limit]
+                index_keys = held.index_keys[rows, :limit]
                 scores = attention.sa_indexer.scores(normed, rope.index_cos, rope.index_sin, index_keys)
             mask = select_keys(scores, causal, shape.topk)
         keys = held.keys[rows, :limit].transpose(1, 2).repeat_interleave(group, 1)

@@ -22,8 +22,9 @@ class VisionAttention(nn.Module):
     def __init__(self, shape: TinyShape) -> None:
         super().__init__()
         self.heads = shape.vision_heads
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, nn.Linear(shape.vision_width, shape.vision_width))
+        width = shape.vision_width
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (
@@ -56,7 +57,8 @@ class VisionLayer(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), cos, sin, mask).float()
         inner = F.gelu(self.mlp.fc1(self.layer_norm2(x)), approximate="tanh")
-        return x + self.mlp.fc2(inner).float()
+        found: Tensor = x + self.mlp.fc2(inner).float()
+        return found
 
 
 def run_vision_layer(layer: VisionLayer, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
