@@ -97,7 +97,8 @@ class Indexer(nn.Module):
         products = torch.matmul(q.transpose(1, 2), keys.unsqueeze(1).transpose(-1, -2))
         weighted = products.relu().float() * gate.float().transpose(1, 2).unsqueeze(-1)
         scale: float = self.dim**-0.5
-        return weighted.sum(1) * scale
+        total: Tensor = weighted.sum(1) * scale
+        return total
 
 
 class Attention(nn.Module):
@@ -154,7 +155,7 @@ class Attention(nn.Module):
         k: Tensor,
         selected: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """KL of the mean head's attention from softmax(index scores), over the probed queries (and the selected keys)."""
+        """KL from the mean head's attention to softmax(index scores), over the probes (and the selected keys)."""
         length = x.shape[1]
 
         def take(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every number of a training run in one place, and the schedule they make over the share of the time that has passed."""
+"""Every number of a training run in one place, and the schedule they make over the share of the time gone by."""
 
 from __future__ import annotations
 
