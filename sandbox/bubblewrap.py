@@ -34,8 +34,10 @@ class Bubblewrap(WorkerSandbox):
         """Start one, attack it, and say whether it held. Found once per process and interpreter."""
         try:
             choose_plan(SandboxSpec(python=python))
-        except (SandboxUnavailable, InputError) as error:
-            reason, _, remedy = str(error).partition("; ")
+        except InputError as error:
+            return Availability(False, cls.engine, str(error), "name another Python (SandboxSpec.python)")
+        except SandboxUnavailable as error:
+            reason, _, remedy = str(error).rpartition("; ")
             return Availability(False, cls.engine, reason, remedy)
         return Availability(True, cls.engine, "", "")
 

@@ -86,6 +86,8 @@ def test_another_python_can_be_named(way: Way) -> None:
         assert sandbox.exec("import sys; print(sys.prefix, sys.flags.isolated)").stdout == "/usr 1\n"
     found = availability(SandboxSpec(python=SYSTEM_PYTHON))
     assert found == Availability(found.ok, "bubblewrap", found.reason, found.remedy)
+    wrong = availability(SandboxSpec(python=Path("/bin/true")))
+    assert not wrong.ok and "/bin/true" in wrong.reason and "SandboxSpec.python" in wrong.remedy
     with pytest.raises(InputError, match="cannot be used as the sandbox's Python"):
         open_sandbox(SandboxSpec(python=Path("/bin/true")))
 
