@@ -1,4 +1,4 @@
-"""Maps the root folders to the ``keyeloop`` namespace, through the links in ``src`` or, where links are lost, directly."""
+"""Maps the root folders to the ``keyeloop`` namespace: by the links in ``src`` or, where those are lost, directly."""
 
 from pathlib import Path
 

@@ -25,6 +25,9 @@ from keyeloop.runtime.content import ToolSpec
 SEPARATORS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 LENIENT = {"lenient": True, "coerce_one_of": True}
 KEPT_GRAMMARS = 16
+LARGEST_NUMBER = 10**15
+"""Bound, both ways, of a number whose schema sets none: no exponents, so nothing beyond a float can be drawn."""
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class CallGrammar:
@@ -109,10 +112,12 @@ class _Alphabet:
 
 
 def _close_objects(schema: Any) -> Any:
-    """Forbid undeclared properties wherever some are declared and the schema leaves others open."""
+    """Forbid undeclared properties wherever some are declared and the schema leaves others open; bound open numbers."""
     if not isinstance(schema, Mapping):
         return schema
     closed = dict(schema)
+    if closed.get("type") in ("number", "integer") and not any(bound in closed for bound in BOUNDS):
+        closed |= {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
     for key in {"properties", "patternProperties", "$defs", "definitions"} & schema.keys():
         if isinstance(schema[key], Mapping):
             closed[key] = {name: _close_objects(inner) for name, inner in schema[key].items()}

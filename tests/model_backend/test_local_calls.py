@@ -37,7 +37,7 @@ def obj(**properties: Any) -> dict[str, Any]:
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "empty": obj(),
-    "enum": obj(colour={"enum": ["red", "dark \"blue\"", None, 3, 2.5, True]}, name={"const": "a\\b"}),
+    "enum": obj(colour={"enum": ["red", 'dark "blue"', None, 3, 2.5, True]}, name={"const": "a\\b"}),
     "numbers": obj(a={"type": "integer", "minimum": -3, "maximum": 1200}, b={"type": "number"}, c={"type": "boolean"}),
     "ranges": obj(x={"type": "number", "minimum": 0.5, "exclusiveMaximum": 60}, y={"type": "integer", "minimum": 7}),
     "box": obj(box={"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),

@@ -1,5 +1,7 @@
 """The scripted backend: replies in order, deterministic counts, requests kept."""
 
+from pathlib import Path
+
 import pytest
 
 from keyeloop.model_backend.base import Delta, Reply, Request
@@ -11,7 +13,7 @@ from keyeloop.runtime.media import MediaStore
 QUESTION = Message("user", (Text("what is shown?"),))
 
 
-async def test_replies_come_in_order_and_requests_are_kept(tmp_path):
+async def test_replies_come_in_order_and_requests_are_kept(tmp_path: Path) -> None:
     backend = ScriptedBackend([call("look", at_s=3), lambda request: f"after {len(request.messages)}", "done"])
     media = MediaStore(tmp_path)
     first = await backend.generate(Request((QUESTION,)), media)
@@ -22,12 +24,12 @@ async def test_replies_come_in_order_and_requests_are_kept(tmp_path):
     assert [len(request.messages) for request in backend.requests] == [1, 2]
 
 
-async def test_a_script_that_runs_out_is_an_error(tmp_path):
+async def test_a_script_that_runs_out_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="0 replies; request 1"):
         await ScriptedBackend([]).generate(Request((QUESTION,)), MediaStore(tmp_path))
 
 
-async def test_async_entries_malformed_calls_and_deltas(tmp_path):
+async def test_async_entries_malformed_calls_and_deltas(tmp_path: Path) -> None:
     async def later(request: Request) -> Reply:
         broken = MalformedCall("<tool_call>{", "not JSON")
         return Reply(Message("assistant", reasoning="hm", raw="hm</think>{"), Usage(), "stop", (broken,))
@@ -40,7 +42,7 @@ async def test_async_entries_malformed_calls_and_deltas(tmp_path):
     assert [delta.kind for delta in heard] == ["reasoning", "reasoning", "tool_call", "tool_call"]
 
 
-async def test_counts_add_up_and_a_kept_prefix_counts_as_cached(tmp_path):
+async def test_counts_add_up_and_a_kept_prefix_counts_as_cached(tmp_path: Path) -> None:
     picture = Image(MediaRef("0" * 64, "image/jpeg", 10, 280, 140))
     shown = Message("tool", (Text("f1"), Video((picture, picture)), picture), tool_call_id="s1")
     backend = ScriptedBackend(["x", "y"])
@@ -55,7 +57,7 @@ async def test_counts_add_up_and_a_kept_prefix_counts_as_cached(tmp_path):
     assert usage.output_tokens > 0 and usage.visual_tokens == 150
 
 
-def test_patch_cost_stays_inside_its_limits():
+def test_patch_cost_stays_inside_its_limits() -> None:
     cost = PatchCost(max_image_tokens=64, max_frame_tokens=48)
     for width, height in [(1280, 720), (10, 4000), (4000, 10), (28, 28), (1, 1)]:
         assert 1 <= cost.image(width, height).tokens <= 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_bundled_atlas_has_seen_and_heldout_fonts_with_distinct_letters(atlas: G
         assert len(masks) == len(CHARACTERS), atlas.names[font]
 
 
-def test_atlas_survives_saving_to_sixteen_levels(atlas: GlyphAtlas, tmp_path) -> None:
+def test_atlas_survives_saving_to_sixteen_levels(atlas: GlyphAtlas, tmp_path: Path) -> None:
     atlas.save(tmp_path / "again.npz")
     again = GlyphAtlas.load(tmp_path / "again.npz")
     assert again.names == atlas.names and again.heldout == atlas.heldout
@@ -65,7 +66,7 @@ def test_atlas_survives_saving_to_sixteen_levels(atlas: GlyphAtlas, tmp_path) ->
     assert again.line("Ag7", 3) == atlas.line("Ag7", 3)
 
 
-def test_a_file_that_is_no_atlas_is_an_input_error(tmp_path) -> None:
+def test_a_file_that_is_no_atlas_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "no.npz").write_bytes(b"text")
     with pytest.raises(InputError, match="not a glyph atlas"):
         GlyphAtlas.load(tmp_path / "no.npz")

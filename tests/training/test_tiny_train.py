@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_it_learns_to_see() -> None:
 def test_the_whole_script_saves_and_resumes(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--minutes", "0.5", "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state"), "--steps", "3",
                  "--workers", str(workers), "--reserve-s", "0.2"]  # fmt: skip
-    train.BEGAN = train.time.monotonic()
+    train.BEGAN = time.monotonic()
     run = train.Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, train.options_from(arguments))
     run.train()
     assert run.step == 3 and set(load_pieces(tmp_path / "out")) == set(run.model.state_dict())
@@ -112,10 +113,10 @@ def test_the_whole_script_saves_and_resumes(tmp_path: Path, workers: int, capsys
 def test_time_ends_a_run_and_sets_the_schedule(tmp_path: Path) -> None:
     arguments = ["--minutes", "0.04", "--span", "0.5:1", "--out", str(tmp_path), "--state", str(tmp_path),
                  "--workers", "0", "--reserve-s", "0.4"]  # fmt: skip
-    train.BEGAN = began = train.time.monotonic()
+    train.BEGAN = began = time.monotonic()
     run = train.Run(SHAPE, toy_recipe(), ToySource, toy_render, ToySource.families, train.options_from(arguments))
     run.train()
-    assert run.progress >= 1.0 and train.time.monotonic() - began < 20
+    assert run.progress >= 1.0 and time.monotonic() - began < 20
     rates = [toy_recipe().rate(share, 50) for share in (0.0, 0.4, 0.7, 0.99)]
     assert rates == sorted(rates, reverse=True)
 

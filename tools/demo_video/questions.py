@@ -118,7 +118,11 @@ def say_time(rng: random.Random, time_s: float) -> str:
     hours, part = divmod(minutes, 60)
     if time_s != whole:
         return rng.choice((f"{time_s:.1f} s", f"{time_s:.1f} seconds", f"{time_s:.1f}s"))
-    clock = f"{hours}:{part:02d}:{rest:02d}" if hours else rng.choice((f"{minutes:02d}:{rest:02d}", f"{minutes}:{rest:02d}"))
+    clock = (
+        f"{hours}:{part:02d}:{rest:02d}"
+        if hours
+        else rng.choice((f"{minutes:02d}:{rest:02d}", f"{minutes}:{rest:02d}"))
+    )
     styles = [f"{whole} s", f"{whole} seconds", f"{whole}s", f"second {whole}", clock, clock, clock]
     if minutes and not hours:
         styles.append(f"{minutes} min {rest} s")

@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -42,7 +43,9 @@ def record(path: Path, seed: int, *, duration_s: float = 60.0, heldout: bool = F
         raise InputError(f"{path}: name an .mp4 file in a folder that exists")
     rng = random.Random(seed)
     atlas = GlyphAtlas.bundled()
-    video = sample_video(rng, atlas, heldout=heldout, duration_s=duration_s, shots=max(3, round(duration_s / 6)), signs=True)
+    video = sample_video(
+        rng, atlas, heldout=heldout, duration_s=duration_s, shots=max(3, round(duration_s / 6)), signs=True
+    )
     asked = ask(rng, video)
     answers_path = path.with_suffix(".json")
     encode(video, atlas, path)
@@ -65,7 +68,7 @@ def ask(rng: random.Random, video: BoardVideo) -> tuple[Question, ...]:
             found.append(questions.ask_read(rng, video, shot, at))
         if shot.sign:
             found.append(questions.ask_sign(rng, video, shot, at))
-    for (_, first_s), (_, second_s) in zip(numbers, numbers[1:], strict=False):
+    for (_, first_s), (_, second_s) in pairwise(numbers):
         found.append(questions.ask_compute(rng, video, first_s, second_s))
     found.append(questions.ask_past_end(rng, video, float(round(video.duration_s + 25))))
     return tuple(sorted(found, key=lambda question: question.start_s))

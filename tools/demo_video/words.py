@@ -30,7 +30,9 @@ def word(rng: random.Random) -> str:
     if kind < 0.4:
         text = rng.choice(COMMON)
     elif kind < 0.85:
-        text = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2))))
+        text = "".join(
+            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2)))
+        )
     else:
         text = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 7)))
     text = text[:8]

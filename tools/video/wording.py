@@ -1,4 +1,7 @@
-"""What the model reads beside the pictures. keye-tiny is trained on these exact words: change them only with a new training."""
+"""What the model reads beside the pictures.
+
+keye-tiny is trained on these exact words: change them only with a new training.
+"""
 
 from __future__ import annotations
 

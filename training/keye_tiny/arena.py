@@ -53,7 +53,14 @@ class Arena:
     """One network, one device."""
 
     def __init__(
-        self, model: KeyeTiny, source: Source, loader: Loader, codec: Codec, buckets: Buckets, *, rows_at_once: int = 128
+        self,
+        model: KeyeTiny,
+        source: Source,
+        loader: Loader,
+        codec: Codec,
+        buckets: Buckets,
+        *,
+        rows_at_once: int = 128,
     ) -> None:
         self._model, self._loader, self._codec = model.eval(), loader, codec
         self._stock = Stock(source, buckets, 0)

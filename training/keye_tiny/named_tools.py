@@ -9,9 +9,14 @@ from typing import Any
 from keyeloop.runtime.content import ToolSpec
 from keyeloop.tools.demo_video.words import number, word
 
-VERBS = "file store log save record send push submit register note keep archive report add write post put enter book tag mark track print announce".split()
+VERBS = (
+    "file store save record mail push register note archive report add post enter book mark track print announce"
+).split()
+"""All of them take ``-ed``."""
 THINGS = "number value reading entry figure item result note record text word answer score mark code".split()
-PLACES = "shelf folder list ledger box channel room table group drawer page label name key topic account team queue".split()
+PLACES = (
+    "shelf folder list ledger box channel room table group drawer page label name key topic account team queue".split()
+)
 COUNTS = "priority count level copies row index page rank".split()
 VALUE_NAMES = "number value reading entry figure item result n x amount text word answer content what".split()
 
@@ -91,7 +96,9 @@ def _others(rng: random.Random, properties: dict[str, Any], place: str) -> tuple
 
 def _label(rng: random.Random) -> str:
     text = word(rng)
-    return rng.choice((text, text, text.lower(), f"{text}-{rng.randrange(10)}", f"{text} {word(rng).lower()}", text[0].upper()))
+    return rng.choice(
+        (text, text, text.lower(), f"{text}-{rng.randrange(10)}", f"{text} {word(rng).lower()}", text[0].upper())
+    )
 
 
 def _description(rng: random.Random, verb: str, thing: str, place: str) -> str:
@@ -105,14 +112,15 @@ def _description(rng: random.Random, verb: str, thing: str, place: str) -> str:
 
 def _ask(rng: random.Random, name: str, verb: str, said: list[tuple[str, str]]) -> str:
     ways = [_way(rng, key, value) for key, value in said]
-    tail = rng.choice((" ", ", ")).join(ways[:1]) + "".join(f"{rng.choice((' and ', ', ', ' '))}{way}" for way in ways[1:])
+    tail = rng.choice((" ", ", ")).join(ways[:1]) + "".join(
+        f"{rng.choice((' and ', ', ', ' '))}{way}" for way in ways[1:]
+    )
     tail = f" {tail}" if tail else ""
-    head = rng.choice(
+    return rng.choice(
         (f"{verb.title()} {{what}}{tail}.", f"{verb.title()} {{what}}{tail} with {name}.", f"Use {name} on {{what}}{tail}.",
          f"Call {name} with {{what}}{tail}.", f"Please {verb} {{what}}{tail}", f"Read {{what}} and {verb} it{tail}.",
          f"Read {{what}}, then call {name}{tail}.")
     )  # fmt: skip
-    return head
 
 
 def _way(rng: random.Random, key: str, value: str) -> str:
@@ -127,6 +135,7 @@ def _reply(rng: random.Random, verb: str, said: list[tuple[str, str]]) -> str:
     past = verb + ("d" if verb.endswith("e") else "ed")
     where = f" {said[0][0]} {said[0][1]}" if said else ""
     return rng.choice(
-        (f"{past} {{value}}{where}", f"{past} {{value}} under{where}"[:60], "ok", "done", f"{past}", f"stored as #{rng.randrange(10000)}",
-         f'{{{{"id": {rng.randrange(1000)}}}}}', f"{past} {{value}}", f"{rng.choice(VERBS)} {number(rng)} ok", f"{past} on{where}")
+        (f"{past} {{value}}{where}", f"{past} {{value}} under{where}", "ok", "done", past, f"{past} {{value}}",
+         f"stored as #{rng.randrange(10000)}", f'{{{{"id": {rng.randrange(1000)}}}}}', f"{past} on{where}",
+         f"{rng.choice(VERBS)} {number(rng)} ok")
     )  # fmt: skip

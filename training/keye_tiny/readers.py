@@ -13,12 +13,21 @@ from training.keye_tiny.sample import Sample, Shown, lay_out
 from training.keye_tiny.trajectories import FULL, zoom_box
 from training.keye_tiny.world import FRAME_SIZE, crop_size
 
+CROP_SIZES = ((336, 140), (280, 140), (224, 168))
+"""Width and height in pixels of crops; the first is that of the teacher's zoom."""
+
 
 def make_reader(rng: random.Random, atlas: GlyphAtlas, *, heldout: bool = False, difficulty: float = 1.0) -> Sample:
     """One picture and its reading: a frame's board, a crop of the sign or of the board, or the place of the sign."""
     kind = rng.choices(("board", "sign", "crop", "find"), (6, 3, 1, 2))[0]
     video = sample_video(
-        rng, atlas, heldout=heldout, difficulty=difficulty, duration_s=60.0, shots=3, signs=True if kind in ("sign", "find") else None
+        rng,
+        atlas,
+        heldout=heldout,
+        difficulty=difficulty,
+        duration_s=60.0,
+        shots=3,
+        signs=True if kind in ("sign", "find") else None,
     )
     wanted = [shot for shot in video.shots if (shot.sign if kind in ("sign", "find") else shot.board)]
     if not wanted:
@@ -72,8 +81,15 @@ def _sign_window(rng: random.Random, scene: Scene, atlas: GlyphAtlas) -> Region:
 
 
 def _grow(rng: random.Random, ink: Region) -> Region:
-    margin_x, margin_y = (ink.height * rng.uniform(0.3, 1.5) for _ in range(2))
-    return Region(
-        max(ink.x0 - margin_x, 0.0), max(ink.y0 - margin_y, 0.0),
-        min(ink.x1 + margin_x, FULL.x1), min(ink.y1 + margin_y, FULL.y1),
-    )  # fmt: skip
+    """A box with margins around the ink that is shown at one of ``CROP_SIZES``: each size costs a rendering pass."""
+    for _ in range(40):
+        high = ink.height * rng.uniform(1.6, 4.0)
+        wide = high * rng.uniform(1.0, 3.4)
+        if wide < ink.width + 0.4 * ink.height:
+            continue
+        x0 = rng.uniform(max(ink.x1 + 0.2 * ink.height - wide, 0.0), max(ink.x0 - 0.2 * ink.height, 0.0))
+        y0 = rng.uniform(max(ink.y1 + 0.2 * ink.height - high, 0.0), max(ink.y0 - 0.2 * ink.height, 0.0))
+        grown = Region(x0, y0, min(x0 + wide, FULL.x1), min(y0 + high, FULL.y1))
+        if crop_size(grown) in CROP_SIZES and grown.x1 >= ink.x1 and grown.y1 >= ink.y1:
+            return grown
+    return FULL

@@ -15,7 +15,7 @@ class Recipe:
     peak_rate: float = 1.2e-3
     """Learning rate after the warm-up."""
     warm_up_steps: int = 100
-    dense_share: float = 0.6
+    dense_share: float = 0.65
     """Until here attention is dense and the indexer learns from it; afterwards it is sparse."""
     dense_end_rate: float = 0.3
     """Factor on the peak rate that the dense stage's cosine falls to; the sparse stage goes on from it."""
@@ -32,9 +32,9 @@ class Recipe:
     """Until here every step has reader samples."""
     reader_every: int = 4
     """From there to the sparse stage, one step in so many."""
-    ramp_share: float = 0.15
+    ramp_share: float = 0.2
     """Difficulty rises from 0 to 1 over this share."""
-    main_shards: int = 3
+    main_shards: int = 2
     """Micro-batches of trajectories a step and rank."""
     reader_shards: int = 2
     buckets: Buckets = field(default_factory=Buckets)

@@ -116,9 +116,7 @@ class BatchRenderer:
         colours = data[:, packing.COLOURS].view(-1, 2, 3, 1, 1)
         return torch.lerp(colours[:, 0], colours[:, 1], share[:, None])
 
-    def _shapes(
-        self, canvas: Tensor, packed: Packed, data: Tensor, across: Tensor, down: Tensor, step: Tensor
-    ) -> None:
+    def _shapes(self, canvas: Tensor, packed: Packed, data: Tensor, across: Tensor, down: Tensor, step: Tensor) -> None:
         for slot in range(packing.SHAPES):
             first = packing.FIRST_SHAPE + slot * packing.SHAPE_FIELDS
             used = np.flatnonzero(packed[:, first] > 0)
@@ -137,9 +135,7 @@ class BatchRenderer:
             round_ = ((1 - radius) / (slope.clamp(min=1e-6) * footprint) + 0.5).clamp(0, 1)
             _cover(canvas, rows, torch.where(kind > 1.5, box, round_), fields[:, 7:])
 
-    def _rectangle(
-        self, canvas: Tensor, packed: Packed, data: Tensor, across: Tensor, down: Tensor, slot: int
-    ) -> None:
+    def _rectangle(self, canvas: Tensor, packed: Packed, data: Tensor, across: Tensor, down: Tensor, slot: int) -> None:
         first = packing.FIRST_RECTANGLE + slot * packing.RECTANGLE_FIELDS
         used = np.flatnonzero(packed[:, first + 2] > packed[:, first])
         if not used.size:

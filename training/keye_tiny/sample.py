@@ -84,7 +84,9 @@ def lay_out(
         if after_reply:
             learned[-len(piece)] = True  # the end token closes a reply
         after_reply = isinstance(chunk, Spoken)
-    return Sample(family, np.array(ids, np.int32), np.array(learned, bool), positions(len(ids), pictures), tuple(pictures))
+    return Sample(
+        family, np.array(ids, np.int32), np.array(learned, bool), positions(len(ids), pictures), tuple(pictures)
+    )
 
 
 def positions(length: int, pictures: Sequence[Placing]) -> npt.NDArray[np.int32]:

@@ -27,7 +27,7 @@ Ints = npt.NDArray[Any]
 class Buckets:
     """Static shapes: rows of ``(length, rows)``, readers, and how many pictures share one pass of the vision tower."""
 
-    main: tuple[tuple[int, int], ...] = ((384, 128), (576, 88), (800, 64))
+    main: tuple[tuple[int, int], ...] = ((512, 96), (800, 64))
     reader: tuple[int, int] = (112, 384)
     probes: int = 48
     """Queries a row at which the indexer is compared with the attention."""
@@ -86,7 +86,9 @@ class Shard:
 class Source(Protocol):
     """Where samples come from."""
 
-    families: Sequence[str]
+    @property
+    def families(self) -> Sequence[str]:
+        """Names of the families, in the order of their numbers."""
 
     def make(self, rng: random.Random, difficulty: float) -> Any:
         """A trajectory as a Sample."""
@@ -134,7 +136,7 @@ class Stock:
         """The next full shard of trajectories, of whichever bucket fills first."""
         while True:
             sample = self.source.make(self._rng, difficulty)
-            fitting = [bucket for bucket in self.buckets.main if len(sample.ids) <= bucket[0]]
+            fitting = [bucket for bucket in self.buckets.main if len(sample.ids) <= bucket[0] and _shows(sample)]
             if not fitting:
                 self.dropped += 1
                 continue
@@ -151,7 +153,7 @@ class Stock:
         samples: list[Any] = []
         while len(samples) < rows:
             sample = self.source.make_reader(self._rng, difficulty)
-            if len(sample.ids) <= length:
+            if len(sample.ids) <= length and _shows(sample):
                 samples.append(sample)
             else:
                 self.dropped += 1
@@ -254,6 +256,11 @@ class Stock:
         for place, index in enumerate(real_at):
             real[place] = jobs[index].pixels
         return PictureGroup(height, width, packed, len(jobs), real_at, real)
+
+
+def _shows(sample: Any) -> bool:
+    """Whether every picture fits the vision tower's padded passes; long thin crops do not."""
+    return all(picture.tokens <= MIXED_TOKENS for picture in sample.pictures)
 
 
 def work(

@@ -99,7 +99,9 @@ class Episode:
         clocks = [_clock_thought(found) for found in CLOCK.finditer(self.question.text)]
         wanted = " and ".join(f"{time_s:g} s" for time_s in times)
         thought = " ".join([*clocks, f"Look at {wanted}."])
-        calls = [("clip_video", {"video": NAME, "start_s": _number(t), "end_s": _number(t), "max_frames": 1}) for t in times]
+        calls: list[tuple[str, dict[str, object]]] = [
+            ("clip_video", {"video": NAME, "start_s": _number(t), "end_s": _number(t), "max_frames": 1}) for t in times
+        ]
         return _call(thought, *calls)
 
     def _teach_read(self, turn: int, views: list[View]) -> str:
@@ -114,7 +116,10 @@ class Episode:
     def _teach_read_small(self, turn: int, views: list[View]) -> str:
         if turn == 1:
             sign = self.world.shown[views[0].handle].scene
-            return _call("Too small; zoom in.", ("zoom", {"view": views[0].handle, "box": zoom_box(sign_region(sign, 0, self.atlas))}))
+            return _call(
+                "Too small; zoom in.",
+                ("zoom", {"view": views[0].handle, "box": zoom_box(sign_region(sign, 0, self.atlas))}),
+            )
         return _say("", f"{self.question.answer} {self._cite(views[-1], sign=True)}")
 
     def _teach_compute(self, turn: int, views: list[View]) -> str:
@@ -280,4 +285,3 @@ def _call(thought: str, *calls: tuple[str, dict[str, object]]) -> str:
         for name, arguments in calls
     ]
     return _say(thought, "\n".join(blocks))
-

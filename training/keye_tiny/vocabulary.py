@@ -1,4 +1,4 @@
-"""Builds keye-tiny's tokenizer: 256 bytes, the real special tokens, and long phrases of the template and of JSON schemas.
+"""Builds keye-tiny's tokenizer: 256 bytes, the real special tokens, and phrases of the template and of JSON schemas.
 
 Content stays bytes, digits single, so that an unseen tool name or word has no untrained token in it; the phrases only
 shorten what every prompt repeats.

@@ -47,7 +47,7 @@ class World:
         if arguments["video"] != NAME:
             raise ToolError(f"there is no video {arguments['video']!r}; known: {NAME}")
         start_s, end_s = float(arguments["start_s"]), float(arguments["end_s"])
-        if start_s >= self.video.duration_s:
+        if start_s > self.video.duration_s:
             raise ToolError(past_end_text(NAME, self.video.duration_s, start_s))
         count = max(1, min(int(arguments.get("max_frames", 4)), 8))
         step = (end_s - start_s) / (count - 1) if count > 1 else 0.0
