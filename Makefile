@@ -1,14 +1,12 @@
 # Every target makes .venv and installs what it needs by itself, without root. PYTHON=... names another Python.
 
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
-VIDEO ?= tools/demo_video/demo.mp4
-QUESTION ?= What number is on the board at 0:23?
 NEEDS := pyproject.toml setup.py constraints/dev.txt .ci/environment
 
 .PHONY: demo test check clean
 
 demo: .venv/ready-demo  ## Ask the embedded model a question about the bundled video.
-	.venv/bin/keyeloop run "$(QUESTION)" --video $(VIDEO)
+	.venv/bin/keyeloop demo
 
 test: .venv/ready-dev  ## All tests that this machine can run.
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile

@@ -105,9 +105,10 @@ def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
         assert any(name.endswith("/LICENSE") for name in archive.getnames())
 
 
+@pytest.mark.parametrize("model", ["scripted", pytest.param("keye-tiny", marks=pytest.mark.weights)])
 @pytest.mark.parametrize("way", ["wheel", "without_links", "editable"])
 def test_a_script_beside_its_own_tools_module(
-    way: str, python: Path, request: pytest.FixtureRequest, board: tuple[Path, int, int], tmp_path: Path
+    way: str, model: str, python: Path, request: pytest.FixtureRequest, board: tuple[Path, int, int], tmp_path: Path
 ) -> None:
     pip = (python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--force-reinstall")
     what = ["--editable", request.getfixturevalue("tree")] if way == "editable" else [request.getfixturevalue(way)]
@@ -115,7 +116,8 @@ def test_a_script_beside_its_own_tools_module(
     folder = tmp_path / "user"
     shutil.copytree(Path(__file__).with_name("user_folder"), folder)
     video, seconds, number = board
-    said = run(python, "hello.py", video, seconds, cwd=folder).splitlines()
+    script = [number] if model == "scripted" else []
+    said = run(python, "hello.py", video, seconds, *script, cwd=folder).splitlines()
     assert said[:2] == ["made file_number for top low", f"called {number} top"]
     assert said[-1].startswith("answered answered")
     (journal,) = (folder / "runs").glob("*/journal.jsonl")

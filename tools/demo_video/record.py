@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -71,7 +71,7 @@ def ask(rng: random.Random, video: BoardVideo) -> tuple[Question, ...]:
     for (_, first_s), (_, second_s) in pairwise(numbers):
         found.append(questions.ask_compute(rng, video, first_s, second_s))
     found.append(questions.ask_past_end(rng, video, float(round(video.duration_s + 25))))
-    return tuple(sorted(found, key=lambda question: question.start_s))
+    return tuple(sorted((_plain(question) for question in found), key=lambda question: question.start_s))
 
 
 def encode(video: BoardVideo, atlas: GlyphAtlas, path: Path, *, crf: int = 23, preset: str = "veryfast") -> None:
@@ -94,6 +94,14 @@ def encode(video: BoardVideo, atlas: GlyphAtlas, path: Path, *, crf: int = 23, p
         for packet in stream.encode():
             container.mux(packet)
     partial.replace(path)
+
+
+def _plain(question: Question) -> Question:
+    """The question without its opener."""
+    for opener in filter(None, questions.OPENERS):
+        if question.text.startswith(opener):
+            return replace(question, text=question.text.removeprefix(opener))
+    return question
 
 
 def _second_within(start_s: float, end_s: float) -> float:
