@@ -117,7 +117,8 @@ def _ask(rng: random.Random, name: str, verb: str, said: list[tuple[str, str]]) 
     )
     tail = f" {tail}" if tail else ""
     return rng.choice(
-        (f"{verb.title()} {{what}}{tail}.", f"{verb.title()} {{what}}{tail} with {name}.", f"Use {name} on {{what}}{tail}.",
+        (f"{verb.title()} {{what}}{tail}.", f"{verb.title()} {{what}}{tail} with {name}.",
+         f"Use {name} on {{what}}{tail}.",
          f"Call {name} with {{what}}{tail}.", f"Please {verb} {{what}}{tail}", f"Read {{what}} and {verb} it{tail}.",
          f"Read {{what}}, then call {name}{tail}.")
     )  # fmt: skip
