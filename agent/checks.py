@@ -71,7 +71,10 @@ def weights() -> Check:
         folder = model_folder(EMBEDDED_MODEL)
     except InputError as error:
         return Check(
-            "keye-tiny", "missing", str(error).partition("; ")[0], "its README says when weights come; name another model"
+            "keye-tiny",
+            "missing",
+            str(error).partition("; ")[0],
+            "its README says when they come; name another model",
         )
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return Check("keye-tiny", "ok", f"{size / 1e6:.1f} MB of weights")

@@ -1,4 +1,4 @@
-"""From a drawn picture to the decoder's input: every picture arrives whole, at its own place, whatever it travels with."""
+"""From a drawn picture to the decoder's input: every picture arrives whole and at its own place."""
 
 from __future__ import annotations
 

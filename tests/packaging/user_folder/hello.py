@@ -2,8 +2,8 @@
 
     python hello.py VIDEO SECONDS [NUMBER]
 
-Prints ``called NUMBER SHELF`` from inside the tool. The model is keye-tiny; with NUMBER it is a script that looks at the
-same second and then calls the tool with that number.
+Prints ``called NUMBER SHELF`` from inside the tool. The model is keye-tiny; with NUMBER it is a script that looks at
+the same second and then calls the tool with that number.
 """
 
 import sys
