@@ -22,10 +22,11 @@ def test_the_demo_answers_rightly_with_a_citation(tmp_path: Path) -> None:
     video, question, expected = bundled_question()
     rows = json.loads(video.with_suffix(".json").read_text())
     (row,) = [row for row in rows if row["question"] == question]
-    command = [Path(sys.executable).with_name("keyeloop"), "run", question, "--video", video, "--json"]
+    keyeloop = Path(sys.executable).with_name("keyeloop")
+    command = [str(keyeloop), "run", question, "--video", str(video), "--json", "--runs", str(tmp_path)]
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run([*command, "--runs", tmp_path], capture_output=True, text=True, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run.returncode == 0, run.stderr
     said = json.loads(run.stdout.splitlines()[-1])
