@@ -13,13 +13,15 @@ from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
 from keyeloop.runtime.content import Image, Message, Text, ToolCall, Usage, Video
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.media import MediaStore
-from keyeloop.runtime.visual_cost import FramePlan, FrameSize
+from keyeloop.runtime.visual_cost import FramePlan, FrameSize, VisualCost
 
 Spoken = Message | Reply | str
 Script = Spoken | Callable[[Request], Spoken | Awaitable[Spoken]]
 """One entry: a reply, or a function of the request (sync or async) that makes one or raises."""
 
 BYTES_A_TOKEN = 4
+PATCH_PX = 28
+"""Side of the square that one picture token stands for."""
 MESSAGE_TOKENS = 4
 """What the frame of a turn (role and end marks) is counted as."""
 
@@ -28,7 +30,7 @@ MESSAGE_TOKENS = 4
 class PatchCost:
     """Picture tokens as squares of ``patch_px`` pixels: the simplest honest :class:`VisualCost`."""
 
-    patch_px: int = 28
+    patch_px: int = PATCH_PX
     max_image_tokens: int = 1024
     max_frame_tokens: int = 256
 
@@ -79,7 +81,7 @@ class ScriptedBackend:
         *,
         model: str = "scripted",
         context_tokens: int = 32_768,
-        cost: PatchCost | None = None,
+        cost: VisualCost | None = None,
         native_video: bool = True,
         tool_images: bool = True,
     ) -> None:
@@ -138,8 +140,8 @@ class ScriptedBackend:
         for part in message.parts:
             images = part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()
             for image in images:
-                columns = math.ceil(image.media.width / self._cost.patch_px)
-                total += columns * math.ceil(image.media.height / self._cost.patch_px)
+                columns = math.ceil(image.media.width / PATCH_PX)
+                total += columns * math.ceil(image.media.height / PATCH_PX)
         return total
 
     def _cached(self, request: Request) -> int:

@@ -106,7 +106,7 @@ def test_a_frame_keeps_to_the_lowered_limit_and_sizes_are_stable(w: int, h: int,
     cost = KeyeVisualCost(KEYE_TINY_LIMITS)
     once = cost.image(w, h)
     assert once.tokens <= 64
-    if once.tokens >= 16:
+    if once.tokens >= KEYE_TINY_LIMITS.image_min_tokens:
         assert cost.image(once.width, once.height) == once
     assert 1 <= cost.frame(w, h, max_tokens=most).tokens <= min(most, 48)
 

@@ -21,7 +21,7 @@ from keyeloop.model_backend.keye.weights import load_folder
 from training.keye_tiny.pieces import load_pieces
 from training.keye_tiny.sample import tokenizer
 from training.keye_tiny.shape import TinyShape
-from training.keye_tiny.world import FRAME_SIZE, IMAGE_TOKENS
+from training.keye_tiny.world import COST, FRAME_SIZE
 
 LIMIT_BYTES = 19_000_000
 FRAME_TOKENS = 48
@@ -33,12 +33,12 @@ PREPROCESSOR = {
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
     "rescale_factor": 1 / 255,
-    "min_pixels": IMAGE_TOKENS[0] * 784,
-    "max_pixels": IMAGE_TOKENS[1] * 784,
+    "min_pixels": COST.limits.image_min_tokens * 784,
+    "max_pixels": COST.limits.image_max_tokens * 784,
     "video_min_tokens": 4,
     "video_max_tokens": FRAME_TOKENS,
 }
-"""Stills take 16 to 64 tokens, a frame of a clip at most 48 (1280 x 720 becomes FRAME_SIZE)."""
+"""Stills take 48 to 64 tokens, a frame of a clip at most 48 (1280 x 720 becomes FRAME_SIZE)."""
 
 
 def runtime_model(state: Mapping[str, Tensor]) -> KeyeModel:

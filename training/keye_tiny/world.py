@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from keyeloop.model_backend.keye.sizing import smart_resize
+from keyeloop.model_backend.keye.cost import KEYE_TINY_LIMITS, KeyeVisualCost
 from keyeloop.runtime.content import Image, MediaRef, Part, Text, Video
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Region, View
@@ -16,11 +16,9 @@ from keyeloop.tools.video.wording import clip_text, past_end_text, zoom_text
 from training.keye_tiny.sample import Shown
 
 WIDTH, HEIGHT = 1280, 720
-FRAME_SIZE = (252, 140)
-"""Width and height of a clip's frame at 48 tokens at most."""
-PIXELS = 28 * 28
-IMAGE_TOKENS = (48, 64)
-"""A crop is blown up to at least the first."""
+COST = KeyeVisualCost(KEYE_TINY_LIMITS)
+FRAME_SIZE = COST.frame(WIDTH, HEIGHT)[:2]
+"""Width and height of a clip's frame."""
 NAME = "video-1"
 ARITHMETIC = re.compile(r"print\(\s*(-?\d+)\s*([-+*])\s*(-?\d+)\s*\)")
 
@@ -77,11 +75,8 @@ class World:
 
 def crop_size(region: Region) -> tuple[int, int]:
     """Width and height in pixels at which a crop is shown."""
-    height, width = smart_resize(
-        max(round(region.height), 1), max(round(region.width), 1),
-        min_pixels=IMAGE_TOKENS[0] * PIXELS, max_pixels=IMAGE_TOKENS[1] * PIXELS,
-    )  # fmt: skip
-    return width, height
+    size = COST.image(max(round(region.width), 1), max(round(region.height), 1))
+    return size.width, size.height
 
 
 def compute(code: str) -> str:
