@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from keyeloop.tools.demo_video.glyphs import GlyphAtlas
+from keyeloop.tools.demo_video.glyphs import CHARACTERS, GlyphAtlas
 from keyeloop.tools.demo_video.paint import paint
+from keyeloop.tools.demo_video.scene import Background, Style
 from keyeloop.tools.video.child.picture import cut
-from training.keye_tiny.batch import Loader, Micro, Pass
+from training.keye_tiny.batch import Loader, Micro, Pass, Step
+from training.keye_tiny.letters import CLASSES
 from training.keye_tiny.render import BatchRenderer
 from training.keye_tiny.sample import Sample, Shown
 from training.keye_tiny.shape import TinyShape
@@ -59,7 +62,7 @@ def clean(atlas: GlyphAtlas) -> Callable[[Any, int, int], Tensor]:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> tuple[Watched, list[Shard], list[Micro], list[list[Sample]]]:
+def loaded() -> tuple[Watched, list[Shard], list[tuple[Micro, Step]], list[list[Sample]]]:
     atlas = GlyphAtlas.bundled()
     source = Watched(atlas)
     stock = Stock(source, BUCKETS, seed=5, real_share=0.3)
@@ -67,8 +70,8 @@ def loaded() -> tuple[Watched, list[Shard], list[Micro], list[list[Sample]]]:
     for reader in (False, True, False, False, True):
         shards.append((stock.reader if reader else stock.main)(0.0))
         rows.append([_owner(source.drawn, shards[-1], row) for row in range(len(shards[-1].ids))])
-    micros = Loader(SHAPE, BUCKETS, torch.device("cpu"), clean(atlas)).load_all(shards)
-    return source, shards, micros, rows
+    steps = Loader(SHAPE, BUCKETS, torch.device("cpu"), clean(atlas)).load_all([shards[:2], shards[2:3], shards[3:]])
+    return source, shards, [(micro, step) for step in steps for micro in step.micros], rows
 
 
 def _owner(drawn: list[Sample], shard: Shard, row: int) -> Sample:
@@ -79,9 +82,9 @@ def _owner(drawn: list[Sample], shard: Shard, row: int) -> Sample:
 def test_every_picture_arrives_whole_at_its_own_place(loaded: Any) -> None:
     source, shards, micros, rows = loaded
     checked, filmed, sizes = 0, 0, set()
-    for shard, micro, samples in zip(shards, micros, rows, strict=True):
+    for shard, (micro, step), samples in zip(shards, micros, rows, strict=True):
         assert micro.reader == shard.reader
-        tiles = pool_of(micro.passes)
+        tiles = pool_of(step.passes)
         at = dict(zip(micro.seen_to.tolist(), micro.seen_from.tolist(), strict=True))
         assert (
             len(at) == len(micro.seen_to) == len(set(at.values())) == sum(p.tokens for s in samples for p in s.pictures)
@@ -103,7 +106,7 @@ def test_every_picture_arrives_whole_at_its_own_place(loaded: Any) -> None:
 
 
 def test_picture_tokens_stand_on_their_grid(loaded: Any) -> None:
-    for shard, micro, samples in zip(*loaded[1:], strict=True):
+    for shard, (micro, _), samples in zip(*loaded[1:], strict=True):
         assert torch.equal(micro.positions, torch.from_numpy(shard.positions))
         for row, sample in enumerate(samples):
             for placing in sample.pictures:
@@ -114,6 +117,53 @@ def test_picture_tokens_stand_on_their_grid(loaded: Any) -> None:
                 assert torch.equal(down - time, (place // wide).int()) and torch.equal(
                     across - time, (place % wide).int()
                 )
+
+
+def test_letters_are_labelled_where_they_stand(loaded: Any) -> None:
+    """Paint the letter alone, in white on black: its ink's middle lies in the labelled half of the labelled token."""
+    source, shards, micros, rows = loaded
+    checked = 0
+    for shard, (micro, _), samples in zip(shards, micros, rows, strict=True):
+        token_of = {int(flat): index for index, flat in enumerate(micro.seen_to.tolist())}
+        labels: dict[int, set[int]] = {}
+        for token, label in zip(micro.letter_at.tolist(), micro.letter.tolist(), strict=True):
+            labels.setdefault(token, set()).add(label)
+        for row, sample in enumerate(samples[:4]):
+            for placing in sample.pictures[:2]:
+                for character, place, x, y in ink_middles(placing.shown, source.atlas):
+                    columns = placing.shown.width // 28
+                    token = token_of[row * shard.length + placing.start + int(y // 28) * columns + int(x // 28)]
+                    first = int(x % 28 >= 14) * CLASSES
+                    assert {first + CHARACTERS.index(character), first + len(CHARACTERS) + place} <= labels[token]
+                    checked += 1
+    assert checked > 20
+
+
+def ink_middles(shown: Shown, atlas: GlyphAtlas) -> list[tuple[str, int, float, float]]:
+    """Letters of the board that are drawn well inside a half cell: character, place, middle of the ink in pixels."""
+    found = []
+    board, region = shown.scene.board, shown.region
+    line = atlas.line(board.run.text, board.run.font, board.run.spacing)
+    black = replace(
+        shown.scene, background=Background(Style.FLAT, (0, 0, 0), (0, 0, 0)), signs=(), shapes=(), brightness=0.0, contrast=1.0, noise=0.0
+    )
+    for place, character in enumerate(board.run.text):
+        alone = atlas.line(character, board.run.font)
+        spot = line.placements[place]
+        x = board.run.x + (spot.x + spot.width / 2 - line.width / 2) * board.run.cap_px / 64
+        run = replace(board.run, text=character, x=x, colour=(255, 255, 255))
+        assert alone.width == spot.width
+        panel = replace(board, fill=(0, 0, 0), border=(0, 0, 0), run=run)
+        inked = paint(replace(black, board=panel), atlas).max(axis=(0, 2)) > 128
+        columns = np.flatnonzero(inked)
+        if not len(columns):
+            continue
+        ink_x = ((columns[0] + columns[-1] + 1) / 2 - region.x0) * shown.width / region.width
+        ink_y = (board.run.y - region.y0) * shown.height / region.height
+        inside = 0 <= ink_x < shown.width and 0 <= ink_y < shown.height and 1 < ink_x % 14 < 13
+        if inside and board.run.cap_px * shown.height / region.height >= 9:
+            found.append((character, place, ink_x, ink_y))
+    return found
 
 
 def pool_of(passes: tuple[Pass, ...]) -> np.ndarray:

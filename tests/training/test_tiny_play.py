@@ -66,7 +66,7 @@ class ToyEpisode:
         pictures = (*first.pictures, type(late)(late.shown, late.start + shift, late.tokens))
         after = first.positions.max() + 1 + np.arange(len(ids) - len(first.ids), dtype=np.int32)
         positions = np.concatenate([first.positions, np.broadcast_to(after, (3, len(after)))], axis=1)
-        return type(first)(first.family, ids.astype(np.int32), np.zeros(len(ids), bool), positions, pictures)
+        return type(first)(first.family, ids.astype(np.int32), np.zeros(len(ids), np.uint8), positions, pictures)
 
     def submit(self, raw: str) -> bool:
         self.said.append(raw)
@@ -118,10 +118,11 @@ def _play_alone(model: KeyeTiny, episode: ToyEpisode) -> None:
             ids = np.concatenate([sample.ids, written]).astype(np.int32)
             after = sample.positions.max() + 1 + np.arange(len(written))
             positions = np.concatenate([sample.positions, np.broadcast_to(after, (3, len(written)))], axis=1)
-            longer = type(sample)(sample.family, ids, np.zeros(len(ids), bool), positions, sample.pictures)
-            micro = load.load(stock.collate([longer], len(ids), reader=False))
+            longer = type(sample)(sample.family, ids, np.zeros(len(ids), np.uint8), positions, sample.pictures)
+            step = load.load([stock.collate([longer], len(ids), reader=False)])
+            micro = step.micros[0]
             with torch.no_grad():
-                pool = see(model, micro.passes)
+                pool = see(model, step.passes)
                 assert pool is not None
                 x = model.embed(micro.ids, pool[micro.seen_from], micro.seen_to)
                 hidden, _ = model.decode(x, micro.positions, micro.valid, micro.probes, sparse=True)

@@ -40,7 +40,7 @@ class Placed:
 class ToySample:
     family: str
     ids: Any
-    loss_mask: Any
+    loss_kind: Any
     positions: Any
     pictures: tuple[Placed, ...]
 
@@ -59,6 +59,9 @@ class ToySource:
 
     def pack(self, shown: Grey) -> Any:
         return np.uint8(shown.level)
+
+    def label(self, shown: Grey) -> Any:
+        return np.array([[token, shown.level] for token in range(shown.width * shown.height // 784)])
 
     def stack(self, packed: list[Any]) -> Any:
         return np.array(packed)
@@ -79,8 +82,8 @@ def toy_sample(level: int, crop: bool, head: int) -> ToySample:
     positions[1, span] = head + np.repeat(np.arange(high), wide)
     positions[2, span] = head + np.tile(np.arange(wide), high)
     positions[:, head + tokens :] = head + max(wide, high) + np.arange(len(ids) - head - tokens)
-    mask = np.zeros(len(ids), bool)
-    mask[-2:] = True
+    mask = np.zeros(len(ids), np.uint8)
+    mask[-2:] = 2, 1
     placed = Placed(Grey(level, width, height), head, tokens)
     return ToySample("crop" if crop else "frame", np.array(ids, np.int32), mask, positions, (placed,))
 

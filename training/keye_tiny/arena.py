@@ -155,7 +155,7 @@ class Arena:
             sample,
             ids=sample.ids[same:],
             positions=sample.positions[:, same:],
-            loss_mask=np.zeros(len(ids) - same, bool),
+            loss_kind=np.zeros(len(ids) - same, np.uint8),
             pictures=pictures,
         )
 
@@ -163,9 +163,10 @@ class Arena:
         self, chunk: list[tuple[_Seat, Any]], cache: Cache, selection: Selection, generator: torch.Generator
     ) -> torch.Tensor:
         longest = max(len(feed.ids) for _, feed in chunk)
-        micro = self._loader.load(self._stock.collate([feed for _, feed in chunk], longest, reader=False))
+        step = self._loader.load([self._stock.collate([feed for _, feed in chunk], longest, reader=False)])
+        micro = step.micros[0]
         with torch.no_grad():
-            pool = see(self._model, micro.passes)
+            pool = see(self._model, step.passes)
             seen = None if pool is None else pool.index_select(0, micro.seen_from)
             x = self._model.embed(micro.ids, seen, micro.seen_to)
         return extend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from training.keye_tiny.model import KeyeTiny
 from training.keye_tiny.shape import TinyShape
-from training.keye_tiny.supply import FRAME, MIXED_TOKENS, Buckets, PictureGroup, Shard
+from training.keye_tiny.supply import FRAME, FRAME_TOKENS, MIXED_TOKENS, Buckets, PictureGroup, Shard
 from training.keye_tiny.vision import GridTables, to_patches
 
 Render = Callable[[Any, int, int], Tensor]
@@ -43,10 +44,21 @@ class Micro:
     loss_to: Tensor
     loss_row: Tensor
     loss_answer: Tensor
+    loss_kind: Tensor
     probes: Tensor
-    passes: tuple[Pass, ...]
     seen_from: Tensor
     seen_to: Tensor
+    letter_at: Tensor
+    letter: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """The micro-batches of one optimiser step; their pictures go through the vision tower together."""
+
+    micros: tuple[Micro, ...]
+    passes: tuple[Pass, ...]
+    """``seen_from`` of every micro-batch counts in the pool of visual tokens that these make."""
 
 
 class Loader:
@@ -56,19 +68,32 @@ class Loader:
         self._shape, self._buckets, self._device, self._render = shape, buckets, device, render
         self._grids = GridTables(shape, device)
 
-    def load(self, shard: Shard) -> Micro:
-        """The micro-batch of one shard."""
-        return self.load_all([shard])[0]
+    def load(self, shards: Sequence[Shard]) -> Step:
+        """One step of these shards."""
+        return self.load_all([shards])[0]
 
-    def load_all(self, shards: Sequence[Shard]) -> list[Micro]:
-        """The micro-batches of several shards; their pictures of one size are rendered together."""
-        pixels = self._render_all([group for shard in shards for group in _groups(shard)])
-        found: list[Micro] = []
-        for shard in shards:
-            mine = [pixels.pop(0) for _ in _groups(shard)]
-            frames = mine.pop(0) if shard.frames is not None else None
-            found.append(self._micro(shard, self.cut(frames, mine)))
+    def load_all(self, steps: Sequence[Sequence[Shard]]) -> list[Step]:
+        """Several steps; all pictures of one size are rendered together."""
+        pixels = deque(self._render_all([group for shards in steps for shard in shards for group in _groups(shard)]))
+        found: list[Step] = []
+        for shards in steps:
+            frames: list[Tensor] = []
+            mixed: list[Tensor] = []
+            before: list[tuple[int, int]] = []
+            for shard in shards:
+                before.append((sum(map(len, frames)), sum(map(len, mixed))))
+                frames += [pixels.popleft()] if shard.frames is not None else []
+                mixed += [pixels.popleft() for _ in shard.mixed]
+            passes = self.cut(torch.cat(frames) if frames else None, mixed)
+            padded = self._padded(sum(map(len, frames)))
+            micros = (self._micro(shard, *places, padded) for shard, places in zip(shards, before, strict=True))
+            found.append(Step(tuple(micros), passes))
         return found
+
+    def _padded(self, frames: int) -> int:
+        """Visual tokens of so many frames in whole passes."""
+        chunk = self._buckets.frame_chunk
+        return -(-frames // chunk) * chunk * FRAME_TOKENS
 
     @torch.no_grad()
     def _render_all(self, groups: list[PictureGroup]) -> list[Tensor]:
@@ -88,12 +113,15 @@ class Loader:
                 found[index] = pixels
         return [found[index] for index in range(len(groups))]
 
-    def _micro(self, shard: Shard, passes: tuple[Pass, ...]) -> Micro:
+    def _micro(self, shard: Shard, frames_before: int, mixed_before: int, padded: int) -> Micro:
         def move(values: Any) -> Tensor:
             held = values if isinstance(values, Tensor) else torch.from_numpy(values)
             return held.to(self._device, non_blocking=True)
 
         lengths = move(shard.lengths)
+        own = self._padded(shard.frames.count if shard.frames is not None else 0)
+        place = move(shard.seen_from)
+        frame_shift, mixed_shift = frames_before * FRAME_TOKENS, padded - own + mixed_before * MIXED_TOKENS
         return Micro(
             reader=shard.reader,
             ids=move(shard.ids),
@@ -104,10 +132,12 @@ class Loader:
             loss_to=move(shard.loss_to),
             loss_row=move(shard.loss_row),
             loss_answer=move(shard.loss_answer),
+            loss_kind=move(shard.loss_kind),
             probes=move(shard.probes),
-            passes=passes,
-            seen_from=move(shard.seen_from),
+            seen_from=torch.where(place < own, place + frame_shift, place + mixed_shift),
             seen_to=move(shard.seen_to),
+            letter_at=move(shard.letter_at),
+            letter=move(shard.letter),
         )
 
     @torch.no_grad()

@@ -9,17 +9,20 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from training.keye_tiny.batch import Loader, Micro, pinned
-from training.keye_tiny.supply import Buckets, Shard, Source, Stock, work
+from training.keye_tiny.batch import Loader, Micro, Step, pinned
+from training.keye_tiny.supply import Buckets, Shard, Source, Stock
+from training.keye_tiny.worker import Failure, work
 
 PATIENCE_S = 0.25
 """How long to wait for a new shard before one is used again."""
+FORGIVEN = (3, 0.01)
+"""So many failed shards, and such a share of all shards, do not end a run."""
 
 
 class Feeder:
@@ -38,11 +41,11 @@ class Feeder:
         pin: bool,
         real_share: float = 0.0,
         max_uses: int = 2,
-        depth: tuple[int, int] = (32, 12),
+        depth: tuple[int, int] = (16, 8),
     ) -> None:
-        self.waited_s, self.taken, self.reused = 0.0, 0, 0
+        self.waited_s, self.taken, self.reused, self.made, self.failed = 0.0, 0, 0, 0, 0
         self._max_uses = max_uses
-        self._kept: dict[bool, deque[tuple[Shard, int]]] = {False: deque(maxlen=96), True: deque(maxlen=48)}
+        self._kept: dict[bool, deque[tuple[Shard, int]]] = {False: deque(maxlen=48), True: deque(maxlen=24)}
         self._rng = random.Random(seed)
         self._stock = Stock(open_source(), buckets, seed, real_share) if workers == 0 else None
         self._difficulty_here = 0.0
@@ -62,11 +65,11 @@ class Feeder:
         depth: tuple[int, int],
     ) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "training.keye_tiny.supply"])
+        context.set_forkserver_preload(["training.keye_tiny.worker"])
         self._stop = context.Event()
         self._difficulty = context.Value("d", 0.0)
         self._remote = {False: context.Queue(depth[0]), True: context.Queue(depth[1])}
-        self._local: dict[bool, queue.Queue[Any]] = {False: queue.Queue(24), True: queue.Queue(8)}
+        self._local: dict[bool, queue.Queue[Any]] = {False: queue.Queue(12), True: queue.Queue(6)}
         for index in range(workers):
             arguments = (
                 open_source, buckets, seed * 1000 + index, real_share,
@@ -109,9 +112,8 @@ class Feeder:
             shard = (self._stock.reader if reader else self._stock.main)(self._difficulty_here)
             self.waited_s += time.perf_counter() - started
             return shard
-        try:
-            found = self._local[reader].get(timeout=PATIENCE_S)
-        except queue.Empty:
+        found = self._get(reader, PATIENCE_S)
+        if found is None:
             self.waited_s += PATIENCE_S
             kept = self._kept[reader]
             if len(kept) >= 8:
@@ -121,32 +123,47 @@ class Feeder:
                     kept[place] = (shard, uses + 1)
                     self.reused += 1
                     return shard
-            found = self._wait(reader)
-        if isinstance(found, str):
-            raise RuntimeError(f"a data worker failed:\n{found}")
-        assert isinstance(found, Shard)
+            started = time.perf_counter()
+            while found is None:
+                found = self._get(reader, 1.0)
+            self.waited_s += time.perf_counter() - started
         self._kept[reader].append((found, 1))
         return found
 
-    def _wait(self, reader: bool) -> Any:
-        started = time.perf_counter()
-        while True:
+    def _get(self, reader: bool, patience_s: float) -> Shard | None:
+        """A new shard, or None when none came in time."""
+        end = time.perf_counter() + patience_s
+        while (rest := end - time.perf_counter()) > 0:
             try:
-                found = self._local[reader].get(timeout=1.0)
-                break
+                found = self._local[reader].get(timeout=rest)
             except queue.Empty:
-                if not any(process.is_alive() for process in self._processes):
-                    raise RuntimeError("all data workers have ended") from None
-        self.waited_s += time.perf_counter() - started
-        return found
+                break
+            if isinstance(found, Shard):
+                self.made += 1
+                return found
+            self._forgive(found)
+        if not any(process.is_alive() for process in self._processes):
+            raise RuntimeError("all data workers have ended")
+        return None
+
+    def _forgive(self, failure: Failure) -> None:
+        """Count and print a failure; RuntimeError when there are too many."""
+        self.failed += 1
+        print(f"a data worker failed ({self.failed} times in {self.made + self.failed}):\n{failure.trace}", flush=True)
+        most, share = FORGIVEN
+        if failure.fatal and not any(process.is_alive() for process in self._processes):
+            raise RuntimeError(f"all data workers have ended:\n{failure.trace}")
+        if self.failed > most and self.failed > share * (self.made + self.failed):
+            raise RuntimeError(f"a data worker failed too often, {self.failed} times:\n{failure.trace}")
 
     def close(self) -> None:
         """Stop the workers."""
         self._stopping.set()
         if self._processes:
             self._stop.set()
+            end = time.monotonic() + 1.0
             for process in self._processes:
-                process.join(timeout=1.0)
+                process.join(timeout=max(end - time.monotonic(), 0.01))
             for process in self._processes:
                 if process.is_alive():
                     process.kill()
@@ -158,35 +175,50 @@ def worker_count(world: int) -> int:
 
 
 class Prefetch:
-    """Loads shards ahead of their use, many at once, in a thread with a stream of its own; on a CPU, one on demand."""
+    """Loads steps ahead of their use, several at once, in a thread with a stream of its own; on a CPU, one on demand.
 
-    def __init__(self, feeder: Feeder, loader: Loader, device: torch.device, depth: tuple[int, int] = (24, 8)) -> None:
+    ``kinds`` says for each shard of the next step whether it is one of readers; set it before :meth:`take`. Steps
+    already under way keep the kinds they were begun with.
+    """
+
+    def __init__(self, feeder: Feeder, loader: Loader, device: torch.device, *, depth: int = 6) -> None:
         self._feeder, self._loader, self._depth = feeder, loader, depth
-        self.waited_s = 0.0
+        self.kinds: Callable[[int], Sequence[bool]] = lambda step: (False,)
+        self.waited_s = self.render_s = 0.0
+        self._begun = 0
         self._threaded = device.type == "cuda"
         self._stopping = threading.Event()
-        self._ready: dict[bool, queue.Queue[Any]] = {False: queue.Queue(), True: queue.Queue()}
+        self._ready: queue.Queue[Any] = queue.Queue()
         if self._threaded:
             self._device = device
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self, kinds: Callable[[int], Sequence[bool]]) -> None:
+        """Begin to load ahead; ``kinds(n)`` tells for the n-th step from now which of its shards are of readers."""
+        self.kinds = kinds
+        if self._threaded:
             self._thread.start()
 
-    def take(self, reader: bool) -> Micro:
-        """The next micro-batch, ready on the current stream. Raises what the thread died of."""
+    def take(self) -> Step:
+        """The next step, ready on the current stream. Raises what the thread died of."""
         if not self._threaded:
-            return self._loader.load(self._feeder.take(reader))
+            return self._loader.load(self._shards())
         started = time.perf_counter()
-        found = self._ready[reader].get()
+        found = self._ready.get()
         self.waited_s += time.perf_counter() - started
         if isinstance(found, BaseException):
             raise found
-        micro, event = found
+        step, event = found
         stream = torch.cuda.current_stream()
         stream.wait_event(event)
-        for value in _tensors(micro):
+        for value in _tensors(step):
             value.record_stream(stream)
-        return micro  # type: ignore[no-any-return]
+        return step  # type: ignore[no-any-return]
+
+    def _shards(self) -> list[Shard]:
+        self._begun += 1
+        return [self._feeder.take(reader) for reader in self.kinds(self._begun - 1)]
 
     def _run(self) -> None:
         try:
@@ -195,27 +227,26 @@ class Prefetch:
                 while not self._stopping.is_set():
                     self._fill()
         except BaseException as error:  # handed to whoever takes next
-            for each in self._ready.values():
-                each.put(error)
+            self._ready.put(error)
 
     def _fill(self) -> None:
-        missing = [
-            depth - self._ready[reader].qsize() for reader, depth in zip((False, True), self._depth, strict=True)
-        ]
-        if all(2 * lack < depth for lack, depth in zip(missing, self._depth, strict=True)):
+        missing = self._depth - self._ready.qsize()
+        if 2 * missing < self._depth:
             time.sleep(0.002)
             return
-        shards = [self._feeder.take(reader) for reader in (False, True) for _ in range(missing[int(reader)])]
-        micros = self._loader.load_all(shards)
+        steps = [self._shards() for _ in range(missing)]
+        started = time.perf_counter()
+        loaded = self._loader.load_all(steps)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
-        for micro in micros:
-            self._ready[micro.reader].put((micro, event))
+        self.render_s += time.perf_counter() - started
+        for step in loaded:
+            self._ready.put((step, event))
 
     def close(self) -> None:
         """Stop the thread."""
         self._stopping.set()
-        if self._threaded:
+        if self._threaded and self._thread.is_alive():
             self._thread.join(timeout=5.0)
 
 
@@ -224,6 +255,6 @@ def _tensors(value: Any) -> list[Tensor]:
         return [value]
     if isinstance(value, tuple):
         return [tensor for item in value for tensor in _tensors(item)]
-    if isinstance(value, Micro):
+    if isinstance(value, (Micro, Step)):
         return [tensor for item in vars(value).values() for tensor in _tensors(item)]
     return []

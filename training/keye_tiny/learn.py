@@ -1,19 +1,28 @@
-"""One optimiser step of keye-tiny over several micro-batches, on one device or one rank of many."""
+"""One optimiser step of keye-tiny over trajectories and readers, on one device or one rank of many."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from training.keye_tiny.batch import Micro, Pass, see
+from training.keye_tiny.batch import Micro, Pass, Step, see
+from training.keye_tiny.letters import LABELS
 from training.keye_tiny.model import Extra, KeyeTiny, run_layer
 from training.keye_tiny.recipe import Recipe
+from training.keye_tiny.sample import Kind
 from training.keye_tiny.supply import FRAME, MIXED_TOKENS
 from training.keye_tiny.vision import run_vision_layer
 
-COLUMNS = ("rows", "loss", "tokens", "calls right", "answers right")
+COLUMNS = (
+    "rows", "loss", "tokens", "calls right", "answers right",
+    "reading loss", "reading tokens", "rows that read", "readings right", "box loss", "box tokens",
+)  # fmt: skip
+LETTER_RARITY = 8.0
+"""How much more a letter's presence counts than its absence."""
 
 
 class Learner:
@@ -24,7 +33,12 @@ class Learner:
         self.device = next(model.parameters()).device
         self.amp = self.device.type == "cuda"
         self.world = dist.get_world_size() if dist.is_initialized() else 1
-        named = sorted(model.named_parameters(), key=lambda item: "sa_indexer" in item[0])
+        self.letters = nn.Linear(model.shape.hidden, LABELS).to(self.device)
+        """Names the letters in a visual token; it only helps training and is not exported."""
+        nn.init.normal_(self.letters.weight, std=0.02)
+        nn.init.constant_(self.letters.bias, -4.0)
+        everything = [*model.named_parameters(), *self.letters.named_parameters("letters")]
+        named = sorted(everything, key=lambda item: "sa_indexer" in item[0])
         sizes = [weight.numel() for _, weight in named]
         self._flat = torch.zeros(sum(sizes) + 1, device=self.device)
         at = 0
@@ -42,54 +56,99 @@ class Learner:
             fused=self.amp,
         )
         self.counts = torch.zeros(2, families, len(COLUMNS), dtype=torch.float64, device=self.device)
+        self._rarity = torch.tensor(LETTER_RARITY, device=self.device)
+        self.letter_sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        """Loss, steps, letters named, letters."""
         self.layer_sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         if self.world > 1:
-            for weight in model.parameters():
+            for _, weight in named:
                 dist.broadcast(weight.data, 0)
         if compiled:
             torch._dynamo.config.recompile_limit = 64
             model.layer_step = torch.compile(run_layer, dynamic=False)
             model.visual.step = torch.compile(run_vision_layer, dynamic=False)
 
-    def forward(self, micro: Micro, *, sparse: bool) -> tuple[Tensor, Extra]:
-        """Logits [m, vocab] float32 at the learned places, and the layers' losses."""
+    def forward(self, micro: Micro, pool: Tensor | None, *, sparse: bool) -> tuple[Tensor, Extra]:
+        """Logits [m, vocab] float32 at the learned places, and the layers' losses, given the pool of visual tokens."""
         model = self.model
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            pool = see(model, micro.passes)
             seen = None if pool is None else pool.index_select(0, micro.seen_from)
             x = model.embed(micro.ids, seen, micro.seen_to)
             hidden, extra = model.decode(x, micro.positions, micro.valid, micro.probes, sparse=sparse)
             logits = model.lm_head(hidden.flatten(0, 1).index_select(0, micro.loss_from))
         return logits.float(), extra
 
-    def backward(self, micro: Micro, tokens: int, share: float, *, sparse: bool) -> None:
-        """Add the gradient of one micro-batch; its loss is summed over ``tokens``, its layer losses count ``share``."""
+    def see(self, step: Step) -> Tensor | None:
+        """The pool of visual tokens of a step."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            return see(self.model, step.passes)
+
+    def backward(self, step: Step, progress: float, *, sparse: bool) -> None:
+        """Add the gradient of a step's losses.
+
+        Token losses are weighted means by kind of token, of trajectories and of readers apart.
+        """
         recipe = self.recipe
-        logits, extra = self.forward(micro, sparse=sparse)
-        each = F.cross_entropy(logits, micro.loss_to, reduction="none")
-        weight = recipe.reader_weight if micro.reader else 1.0
-        loss = weight * each.sum() / tokens
-        loss = loss + share * (recipe.balance_weight * extra.balance + recipe.index_weight * extra.index_kl)
+        plain, reading, box = recipe.kind_weights(progress)
+        pool = self.see(step)
+        loss = torch.zeros((), device=self.device)
+        for reader in (False, True):
+            micros = [micro for micro in step.micros if micro.reader == reader]
+            if not micros:
+                continue
+            weights = [
+                plain + (reading - plain) * (micro.loss_kind == Kind.READING) + (box - plain) * (micro.loss_kind == Kind.BOX)
+                for micro in micros
+            ]
+            whole = torch.stack([weight.sum() for weight in weights]).sum().clamp_min(1e-6)
+            share = recipe.reader_weight if reader else 1.0
+            for micro, weight in zip(micros, weights, strict=True):
+                logits, extra = self.forward(micro, pool, sparse=sparse)
+                each = F.cross_entropy(logits, micro.loss_to, reduction="none")
+                layers = recipe.balance_weight * extra.balance + recipe.index_weight * extra.index_kl
+                loss = loss + share * ((each * weight).sum() / whole + layers / len(micros))
+                self._count(micro, logits.detach(), each.detach(), extra)
+        if pool is not None and (strength := recipe.letter_weight(progress)) > 0:
+            loss = loss + strength * self._letter_loss(step.micros, pool)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._count(micro, logits.detach(), each.detach(), extra)
+
+    def _letter_loss(self, micros: Sequence[Micro], pool: Tensor) -> Tensor:
+        """How badly the visual tokens name their letters, per letter."""
+        seen = torch.cat([micro.seen_from for micro in micros])
+        starts, before = [], 0
+        for micro in micros:
+            starts.append(micro.letter_at + before)
+            before += len(micro.seen_from)
+        places = torch.cat(starts) * LABELS + torch.cat([micro.letter for micro in micros])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            logits = self.letters(pool.index_select(0, seen)).float()
+        wanted = torch.zeros(logits.numel(), device=self.device).index_fill_(0, places, 1.0).view_as(logits)
+        total = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=self._rarity, reduction="sum")
+        loss = total / (LETTER_RARITY * max(len(places), 1))
+        named = (logits.detach().flatten().index_select(0, places) > 0).double().sum()
+        letters = torch.full_like(named, len(places))
+        self.letter_sums += torch.stack((loss.detach().double(), torch.ones_like(named), named, letters))
+        return loss
 
     @torch.no_grad()
     def _count(self, micro: Micro, logits: Tensor, each: Tensor, extra: Extra) -> None:
-        wrong = logits.argmax(-1) != micro.loss_to
         rows = len(micro.families)
-        table = torch.zeros(rows, len(COLUMNS), dtype=torch.float64, device=self.device)
-        table[:, 0] = 1
-        table[:, 1].index_add_(0, micro.loss_row, each.double())
-        table[:, 2].index_add_(0, micro.loss_row, torch.ones_like(each, dtype=torch.float64))
-        bad_call = torch.zeros(rows, dtype=torch.float64, device=self.device)
-        bad_answer = torch.zeros_like(bad_call)
-        bad_call.index_add_(0, micro.loss_row, (wrong & ~micro.loss_answer).double())
-        bad_answer.index_add_(0, micro.loss_row, (wrong & micro.loss_answer).double())
-        table[:, 3], table[:, 4] = (bad_call == 0).double(), (bad_answer == 0).double()
+        wrong = (logits.argmax(-1) != micro.loss_to).double()
+        reading, box = (micro.loss_kind == Kind.READING).double(), (micro.loss_kind == Kind.BOX).double()
+        answer, loss = micro.loss_answer.double(), each.double()
+        parts = (loss, torch.ones_like(loss), wrong * (1 - answer), wrong * answer, loss * reading, reading, wrong * reading, loss * box, box)  # fmt: skip # noqa: E501
+        sums = torch.zeros(rows, len(parts), dtype=torch.float64, device=self.device)
+        sums.index_add_(0, micro.loss_row, torch.stack(parts, 1))
+        every, tokens, bad_call, bad_answer, read, read_tokens, bad_read, boxed, box_tokens = sums.unbind(1)
+        reads = (read_tokens > 0).double()
+        table = torch.stack(
+            (torch.ones_like(every), every, tokens, (bad_call == 0).double(), (bad_answer == 0).double(),
+             read, read_tokens, reads, (bad_read == 0).double() * reads, boxed, box_tokens), 1
+        )  # fmt: skip
         self.counts[int(micro.reader)].index_add_(0, micro.families, table)
         if not micro.reader:
             one = torch.ones_like(extra.mass)
-            self.layer_sums[:4] += torch.stack((extra.index_kl, extra.balance, extra.mass, one)).double()
+            self.layer_sums[:4] += torch.stack((extra.index_kl, extra.balance, extra.mass, one)).double().detach()
 
     def update(self, progress: float, step: int) -> float:
         """Average gradients over ranks, clip, step, clear. Returns the ranks' mean ``progress``, so that all agree."""
@@ -108,6 +167,11 @@ class Learner:
         self.optimiser.step()
         self._flat.zero_()
         return progress
+
+    def forget(self) -> None:
+        """Drop gradients and counts."""
+        for values in (self._flat, self.counts, self.layer_sums, self.letter_sums):
+            values.zero_()
 
     def warm_up(self, *, sparse: bool, readers: bool) -> None:
         """Compile every shape by one forward and backward on random numbers, and forget the gradients."""

@@ -28,7 +28,9 @@ def save_pieces(
         filled += size
     names = [f"{stem}-{index + 1:05}-of-{len(pieces):05}.safetensors" for index in range(len(pieces))]
     for name, piece in zip(names, pieces, strict=True):
-        save_file(piece, folder / name)
+        save_file(piece, folder / f"{name}.new")
+    for name in names:
+        (folder / f"{name}.new").replace(folder / name)
     return names
 
 

@@ -43,25 +43,25 @@ def make_reader(rng: random.Random, atlas: GlyphAtlas, *, heldout: bool = False,
     view = View("f1", "video-1", "", time_s, FULL)
     if kind == "find":
         said = f"[f1 {','.join(map(str, zoom_box(sign_region(scene, 0, atlas))))}]"
-        return _sample(scene, view, FRAME_SIZE, "Find.", said)
-    said = f"{shot.board} {_cite(view, text_region(scene, atlas))}"
-    return _sample(scene, view, FRAME_SIZE, "Read.", said)
+        return _sample(scene, view, FRAME_SIZE, "Find.", "", said)
+    return _sample(scene, view, FRAME_SIZE, "Read.", shot.board, f" {_cite(view, text_region(scene, atlas))}")
 
 
 def _crop(scene: Scene, ink: Region, text: str, region: Region, request: str) -> Sample:
     view = View("z1", "video-1", "", 0.0, region, "f1")
-    return _sample(scene, view, crop_size(region), request, f"{text} {_cite(view, ink)}")
+    return _sample(scene, view, crop_size(region), request, text, f" {_cite(view, ink)}")
 
 
-def _sample(scene: Scene, view: View, size: tuple[int, int], request: str, said: str) -> Sample:
+def _sample(scene: Scene, view: View, size: tuple[int, int], request: str, read: str, cited: str) -> Sample:
     width, height = size
     image = Image(MediaRef("", "image/jpeg", 0, width, height), view)
     part: Part = image if view.parent else Video((image,))
     messages = [
         Message("user", (part, Text(request))),
-        Message("assistant", raw=f"\n</think>\n\n{said}"),
+        Message("assistant", raw=f"\n</think>\n\n{read}{cited}"),
     ]
-    return lay_out("reader", messages, (), {view.handle: Shown(scene, view.region, width, height)}, open_reply=False)
+    shown = {view.handle: Shown(scene, view.region, width, height)}
+    return lay_out("reader", messages, (), shown, open_reply=False, readings=[read] * bool(read))
 
 
 def _cite(view: View, region: Region) -> str:

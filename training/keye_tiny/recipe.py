@@ -27,16 +27,24 @@ class Recipe:
     """Largest gradient norm, of the indexer and of everything else apart."""
     balance_weight: float = 0.01
     index_weight: float = 1.0
-    reader_weight: float = 0.5
+    reading_weight: float = 4.0
+    """Weight of a token that is read off a picture; other tokens weigh 1."""
+    box_weights: tuple[float, float] = (0.25, 1.0)
+    """Weight of a box's digits at first and at last; it rises linearly over ``box_ramp``."""
+    box_ramp: tuple[float, float] = (0.25, 0.5)
+    letter_weights: tuple[float, float] = (1.0, 0.1)
+    """Weight of naming the letters in each visual token, at first and from ``letter_share`` on; the sparse stage has none."""
+    letter_share: float = 0.4
+    reader_weight: float = 1.0
     reader_share: float = 0.4
     """Until here every step has reader samples."""
     reader_every: int = 4
     """From there to the sparse stage, one step in so many."""
     ramp_share: float = 0.2
     """Difficulty rises from 0 to 1 over this share."""
-    main_shards: int = 2
+    main_shards: int = 1
     """Micro-batches of trajectories a step and rank."""
-    reader_shards: int = 2
+    reader_shards: int = 1
     buckets: Buckets = field(default_factory=Buckets)
     real_share: float = 0.02
     """Part of the sequences whose pictures really go through encoder, decoder and resize."""
@@ -49,6 +57,18 @@ class Recipe:
     def difficulty(self, progress: float) -> float:
         """Difficulty of new samples, 0 to 1."""
         return min(1.0, progress / self.ramp_share) if self.ramp_share > 0 else 1.0
+
+    def kind_weights(self, progress: float) -> tuple[float, float, float]:
+        """Loss weights of plain tokens, of readings and of boxes' digits."""
+        start, stop = self.box_ramp
+        risen = min(max((progress - start) / (stop - start), 0.0), 1.0)
+        low, high = self.box_weights
+        return 1.0, self.reading_weight, low + (high - low) * risen
+
+    def letter_weight(self, progress: float) -> float:
+        """Weight of the letters' loss."""
+        high, low = self.letter_weights
+        return 0.0 if self.sparse(progress) else high + (low - high) * min(progress / self.letter_share, 1.0)
 
     def reads(self, progress: float, step: int) -> bool:
         """Whether this step has reader samples."""

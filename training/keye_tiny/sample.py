@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tokenizers import Tokenizer
 
 from keyeloop.model_backend.keye.template import Chunk, Markup, Picture, Plain, Spoken, render
 from keyeloop.model_backend.keye.tokenizer import PIXELS_PER_TOKEN, KeyeTokenizer
@@ -18,6 +22,19 @@ from keyeloop.runtime.evidence import Region
 from keyeloop.tools.demo_video.scene import Scene
 
 TOKENIZER = Path(__file__).parents[2] / "model_backend" / "keye_tiny" / "tokenizer.json"
+
+BOX = re.compile(r"(?<=[ \[])\d+, ?\d+, ?\d+, ?\d+(?=\])")
+"""The four sides of a cited or zoomed box."""
+
+
+class Kind(IntEnum):
+    """What a token is to the loss."""
+
+    NONE = 0
+    PLAIN = 1
+    READING = 2
+    """Part of what a picture says, where it is said first."""
+    BOX = 3
 
 
 @dataclass(frozen=True)
@@ -46,8 +63,8 @@ class Sample:
     family: str
     ids: npt.NDArray[np.int32]
     """[L]"""
-    loss_mask: npt.NDArray[np.bool_]
-    """[L], true where the token is the assistant's own."""
+    loss_kind: npt.NDArray[np.uint8]
+    """[L], a :class:`Kind`: not ``NONE`` where the token is the assistant's own."""
     positions: npt.NDArray[np.int32]
     """[3, L]: time, height and width."""
     pictures: tuple[Placing, ...]
@@ -66,12 +83,22 @@ def encode(text: str, special: bool) -> tuple[int, ...]:
 
 
 def lay_out(
-    family: str, messages: Sequence[Message], tools: Sequence[ToolSpec], shown: dict[str, Shown], *, open_reply: bool
+    family: str,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec],
+    shown: dict[str, Shown],
+    *,
+    open_reply: bool,
+    readings: Sequence[str] = (),
 ) -> Sample:
-    """Render messages as the local engine does; ``shown`` holds the picture of every view by handle."""
+    """Render messages as the local engine does; ``shown`` holds the picture of every view by handle.
+
+    ``readings`` are texts that pictures show; each counts as a reading where it is first said after a picture.
+    """
     ids: list[int] = []
-    learned: list[bool] = []
+    kinds: list[int] = []
     pictures: list[Placing] = []
+    unread = list(readings)
     after_reply = False
     for chunk in render(messages, tools, open_reply=open_reply):
         piece, tokens = _tokens(chunk)
@@ -80,13 +107,35 @@ def lay_out(
             assert view is not None
             pictures.append(Placing(shown[view.handle], len(ids), tokens))
         ids.extend(piece)
-        learned.extend([isinstance(chunk, Spoken)] * len(piece))
+        if isinstance(chunk, Spoken):
+            kinds.extend(_kinds(chunk.text, unread if pictures else []))
+        else:
+            kinds.extend([Kind.NONE] * len(piece))
         if after_reply:
-            learned[-len(piece)] = True  # the end token closes a reply
+            kinds[-len(piece)] = Kind.PLAIN  # the end token closes a reply
         after_reply = isinstance(chunk, Spoken)
-    return Sample(
-        family, np.array(ids, np.int32), np.array(learned, bool), positions(len(ids), pictures), tuple(pictures)
-    )
+    return Sample(family, np.array(ids, np.int32), np.array(kinds, np.uint8), positions(len(ids), pictures), tuple(pictures))
+
+
+def _kinds(text: str, unread: list[str]) -> list[int]:
+    """The kind of every token of what the assistant says; what is read here is taken from ``unread``."""
+    spans = [(found.span(), Kind.BOX) for found in BOX.finditer(text)]
+    after = 0
+    for reading in tuple(unread):
+        found = re.compile(rf"(?<!\w){re.escape(reading)}(?!\w)").search(text, after)
+        if found:
+            spans.append((found.span(), Kind.READING))
+            unread.remove(reading)
+            after = found.end()
+    kinds = [Kind.PLAIN] * len(text)
+    for (start, stop), kind in spans:
+        kinds[start:stop] = [kind] * (stop - start)
+    return [kinds[start] if stop - start == 1 else Kind.PLAIN for start, stop in _offsets().encode(text).offsets]
+
+
+@lru_cache(maxsize=1)
+def _offsets() -> Tokenizer:
+    return Tokenizer.from_file(str(TOKENIZER))
 
 
 def positions(length: int, pictures: Sequence[Placing]) -> npt.NDArray[np.int32]:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
-from training.keye_tiny import render
+from training.keye_tiny import packing
+from training.keye_tiny.letters import letter_labels
 from training.keye_tiny.readers import make_reader
 from training.keye_tiny.sample import Sample, Shown
 from training.keye_tiny.trajectories import FAMILIES, make
@@ -40,11 +41,15 @@ class BoardSource:
 
     def pack(self, shown: Shown) -> Any:
         """Numbers that the renderer needs of one picture."""
-        return render.pack(shown.scene, shown.region, self.atlas)
+        return packing.pack(shown.scene, shown.region, self.atlas)
 
     def stack(self, packed: list[Any]) -> Any:
         """Packed pictures of one size as one batch."""
-        return render.stack(packed)
+        return packing.stack(packed)
+
+    def label(self, shown: Shown) -> npt.NDArray[np.int32]:
+        """Which visual tokens hold which letters."""
+        return letter_labels(shown, self.atlas)
 
     def film(self, shown: list[Shown]) -> list[npt.NDArray[np.uint8]]:
         """The same pictures through a real video file of random quality, cut and stored as the tools do it."""

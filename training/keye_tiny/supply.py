@@ -6,7 +6,7 @@ No torch in here, so that a worker starts quickly and its results travel as arra
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 FRAME = (140, 252)
 """Height and width in pixels of the usual clip frame: 10 x 18 patches, 45 tokens."""
+FRAME_TOKENS = 45
 MIXED_TOKENS = 64
 """Tokens that any other picture is padded to."""
-TOKEN_SIDE = 28
-"""Pixels along a side of one picture token."""
 
 Ints = npt.NDArray[Any]
 
@@ -27,12 +26,12 @@ Ints = npt.NDArray[Any]
 class Buckets:
     """Static shapes: rows of ``(length, rows)``, readers, and how many pictures share one pass of the vision tower."""
 
-    main: tuple[tuple[int, int], ...] = ((512, 96), (800, 64))
-    reader: tuple[int, int] = (112, 384)
+    main: tuple[tuple[int, int], ...] = ((512, 192), (800, 128))
+    reader: tuple[int, int] = (112, 768)
     probes: int = 48
     """Queries a row at which the indexer is compared with the attention."""
-    frame_chunk: int = 128
-    mixed_chunk: int = 48
+    frame_chunk: int = 256
+    mixed_chunk: int = 160
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class Shard:
     """[m] int64"""
     loss_answer: Ints
     """[m] bool: in the last reply of its row."""
+    loss_kind: Ints
+    """[m] uint8: what each is to the loss, a ``sample.Kind``."""
     probes: Ints
     """[rows, probes] int64"""
     frames: PictureGroup | None
@@ -81,6 +82,10 @@ class Shard:
     """[n] int64: place in the pool of visual tokens (padded frames first, then mixed pictures of MIXED_TOKENS)."""
     seen_to: Ints
     """[n] int64: flat place in the rows."""
+    letter_at: Ints
+    """[g] int64: which of the n visual tokens holds a letter."""
+    letter: Ints
+    """[g] int64: which, a label of ``letters``."""
 
 
 class Source(Protocol):
@@ -102,6 +107,9 @@ class Source(Protocol):
     def stack(self, packed: list[Any]) -> Any:
         """Packed pictures of one size as one object of arrays."""
 
+    def label(self, shown: Any) -> Ints:
+        """Letters [k, 2] of a picture: visual token, label."""
+
     def film(self, shown: list[Any]) -> list[Ints]:
         """Pixels [height, width, 3] uint8 of pictures that really go through a video file; slow."""
 
@@ -112,7 +120,7 @@ class _Job(NamedTuple):
     tokens: int
     height: int
     width: int
-    packed: Any
+    shown: Any
     pixels: Ints | None
 
 
@@ -165,26 +173,27 @@ class Stock:
         ids = np.zeros((rows, length), np.int16)
         positions = np.zeros((3, rows, length), np.int16)
         probes = np.zeros((rows, self.buckets.probes), np.int64)
-        parts: list[tuple[Ints, Ints, Ints, Ints]] = []
+        parts: list[tuple[Ints, ...]] = []
         jobs: list[_Job] = []
         filmed = self._film(samples)
         for row, sample in enumerate(samples):
             count = len(sample.ids)
             ids[row, :count] = sample.ids
             positions[:, row, :count] = sample.positions
-            learned = np.flatnonzero(sample.loss_mask)
+            learned = np.flatnonzero(sample.loss_kind)
             learned = learned[learned > 0]
             last_run = len(learned) - np.flatnonzero(np.diff(learned, prepend=-9) != 1)[-1] if len(learned) else 0
             answer = np.arange(len(learned)) >= len(learned) - last_run
-            parts.append((learned - 1 + row * length, sample.ids[learned], np.full(len(learned), row), answer))
+            parts.append(
+                (learned - 1 + row * length, sample.ids[learned], np.full(len(learned), row), answer, sample.loss_kind[learned])
+            )
             probes[row] = self._probes(learned - 1, count)
             for picture in sample.pictures:
                 shown = picture.shown
-                packed = self.source.pack(shown)
                 pixels = filmed.get(id(shown))
-                jobs.append(_Job(row, picture.start, picture.tokens, shown.height, shown.width, packed, pixels))
+                jobs.append(_Job(row, picture.start, picture.tokens, shown.height, shown.width, shown, pixels))
         loss = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-        frames, mixed, seen_from, seen_to = self._group(jobs, length)
+        frames, mixed, seen_from, seen_to, letters = self._group(jobs, length)
         return Shard(
             reader=reader,
             length=length,
@@ -196,11 +205,14 @@ class Stock:
             loss_to=loss[1].astype(np.int64),
             loss_row=loss[2].astype(np.int64),
             loss_answer=loss[3],
+            loss_kind=loss[4].astype(np.uint8),
             probes=probes,
             frames=frames,
             mixed=mixed,
             seen_from=seen_from,
             seen_to=seen_to,
+            letter_at=letters[:, 0],
+            letter=letters[:, 1],
         )
 
     def _film(self, samples: Sequence[Any]) -> dict[int, Ints]:
@@ -218,18 +230,19 @@ class Stock:
             return anywhere
         return np.concatenate([self._draw.choice(predicting, spoken), anywhere])
 
-    def _group(self, jobs: list[_Job], length: int) -> tuple[PictureGroup | None, tuple[PictureGroup, ...], Ints, Ints]:
+    def _group(
+        self, jobs: list[_Job], length: int
+    ) -> tuple[PictureGroup | None, tuple[PictureGroup, ...], Ints, Ints, Ints]:
         by_size: dict[tuple[int, int], list[_Job]] = {}
         for job in jobs:
             by_size.setdefault((job.height, job.width), []).append(job)
         frames = by_size.pop(FRAME, [])
         mixed = [job for size in sorted(by_size) for job in by_size[size]]
-        frame_tokens = FRAME[0] * FRAME[1] // TOKEN_SIDE**2
-        pool = -(-len(frames) // self.buckets.frame_chunk) * self.buckets.frame_chunk * frame_tokens
+        pool = -(-len(frames) // self.buckets.frame_chunk) * self.buckets.frame_chunk * FRAME_TOKENS
         seen_from: list[Ints] = []
         seen_to: list[Ints] = []
         for index, job in enumerate(frames):
-            seen_from.append(np.arange(job.tokens) + index * frame_tokens)
+            seen_from.append(np.arange(job.tokens) + index * FRAME_TOKENS)
             seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
         for index, job in enumerate(mixed):
             if job.tokens > MIXED_TOKENS:
@@ -238,18 +251,24 @@ class Stock:
                 )
             seen_from.append(np.arange(job.tokens) + pool + index * MIXED_TOKENS)
             seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
+        letters: list[Ints] = [np.zeros((0, 2), np.int64)]
+        before = 0
+        for job in (*frames, *mixed):
+            letters.append(self.source.label(job.shown) + np.array([before, 0]))
+            before += job.tokens
         empty = [np.zeros(0, np.int64)]
         return (
             self._pictures(frames),
             tuple(group for size in sorted(by_size) if (group := self._pictures(by_size[size])) is not None),
             np.concatenate(seen_from or empty).astype(np.int64),
             np.concatenate(seen_to or empty).astype(np.int64),
+            np.concatenate(letters).astype(np.int64),
         )
 
     def _pictures(self, jobs: list[_Job]) -> PictureGroup | None:
         if not jobs:
             return None
-        packed = self.source.stack([job.packed for job in jobs])
+        packed = self.source.stack([self.source.pack(job.shown) for job in jobs])
         height, width = jobs[0].height, jobs[0].width
         real_at = np.array([index for index, job in enumerate(jobs) if job.pixels is not None], np.int64)
         real = np.zeros((len(real_at), height, width, 3), np.uint8)
@@ -261,43 +280,3 @@ class Stock:
 def _shows(sample: Any) -> bool:
     """Whether every picture fits the vision tower's padded passes; long thin crops do not."""
     return all(picture.tokens <= MIXED_TOKENS for picture in sample.pictures)
-
-
-def work(
-    open_source: Callable[[], Source],
-    buckets: Buckets,
-    seed: int,
-    real_share: float,
-    main_queue: Any,
-    reader_queue: Any,
-    difficulty: Any,
-    stop: Any,
-) -> None:
-    """A worker process: keeps both queues filled, readers first when their queue is the emptier one."""
-    import queue
-    import signal
-    import traceback
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        stock = Stock(open_source(), buckets, seed, real_share)
-        while not stop.is_set():
-            want_reader = not reader_queue.full() and (
-                main_queue.full()
-                or reader_queue.qsize() / reader_queue._maxsize < main_queue.qsize() / main_queue._maxsize
-            )
-            shard = stock.reader(difficulty.value) if want_reader else stock.main(difficulty.value)
-            target = reader_queue if want_reader else main_queue
-            while not stop.is_set():
-                try:
-                    target.put(shard, timeout=0.5)
-                    break
-                except queue.Full:
-                    continue
-    except BaseException:
-        main_queue.put(traceback.format_exc())
-        raise
-    finally:
-        for each in (main_queue, reader_queue):
-            each.cancel_join_thread()

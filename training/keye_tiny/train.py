@@ -3,9 +3,9 @@
     python -m training.keye_tiny.train --minutes 9.5 --span 0:0.5 --out $OUT --state /tmp/ck
     python -m training.keye_tiny.train --minutes 9.5 --span 0.5:1 --out $OUT --state /tmp/ck --resume
 
-``--span`` is the part of the whole schedule that this call covers. Under ``torchrun`` every rank has its own workers
-and seeds. Weights go to ``--out`` in pieces of at most 16 MiB, everything needed to resume to ``--state``; both are
-written at the end of the time, and on SIGTERM.
+``--span`` is the part of the whole schedule that this call covers; a resumed run goes on where it stood. Under
+``torchrun`` every rank has its own workers and seeds. Weights go to ``--out`` in pieces of at most 16 MiB, everything
+needed to resume to ``--state``; both are written every two minutes, at the end of the time, and on SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import time
 BEGAN = time.monotonic()
 
 import argparse  # noqa: E402
-import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
-from dataclasses import asdict, replace  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -30,11 +29,15 @@ import torch.distributed as dist  # noqa: E402
 from training.keye_tiny.batch import Loader, Render  # noqa: E402
 from training.keye_tiny.feed import Feeder, Prefetch, worker_count  # noqa: E402
 from training.keye_tiny.learn import Learner  # noqa: E402
+from training.keye_tiny.ledger import Ledger  # noqa: E402
 from training.keye_tiny.model import KeyeTiny  # noqa: E402
-from training.keye_tiny.pieces import save_pieces  # noqa: E402
+from training.keye_tiny.profile import profile  # noqa: E402
 from training.keye_tiny.recipe import Recipe  # noqa: E402
+from training.keye_tiny.saving import restore, save  # noqa: E402
 from training.keye_tiny.shape import TinyShape  # noqa: E402
+from training.keye_tiny.sheet import save_sheet  # noqa: E402
 from training.keye_tiny.supply import Source  # noqa: E402
+from training.keye_tiny.watch import Watch  # noqa: E402
 
 
 class Run:
@@ -49,7 +52,7 @@ class Run:
         families: Sequence[str],
         options: argparse.Namespace,
     ) -> None:
-        self.recipe, self.options, self.families = recipe, options, families
+        self.recipe, self.options = recipe, options
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = torch.device("cpu")
         if torch.cuda.is_available():
@@ -69,10 +72,11 @@ class Run:
         torch.manual_seed(options.seed)
         self.model = KeyeTiny(shape).to(self.device)
         self.learner = Learner(self.model, recipe, len(families), compiled=self.device.type == "cuda")
-        self.prefetch = Prefetch(
-            self.feeder, Loader(shape, recipe.buckets, self.device, open_render(self.device)), self.device
-        )
+        self.loader = Loader(shape, recipe.buckets, self.device, open_render(self.device))
+        self.prefetch = Prefetch(self.feeder, self.loader, self.device)
+        self.ledger = Ledger(families)
         self.step, self.progress = 0, options.span[0]
+        self._first = 0
         self._stopped = False
         if options.resume:
             self._restore()
@@ -88,29 +92,41 @@ class Run:
             print(f"[{time.monotonic() - BEGAN:6.1f} s] {text}", flush=True)
 
     def train(self) -> None:
-        """Train until the time is up, then save."""
-        low, high = self.options.span
+        """Train until the time is up, saving now and then and at the end."""
+        low, high = self.progress, self.options.span[1]
         self.feeder.set_difficulty(self.recipe.difficulty(low))
-        self._compile(low, high)
-        began, end = time.monotonic(), BEGAN + self.options.minutes * 60 - self.options.reserve_s
-        if end <= began:
-            raise SystemExit("no time left after compiling; raise --minutes")
-        self._printed, self._tokens, self._steps = time.monotonic(), 0, 0
+        watch = Watch()
         try:
+            self._compile(low, high)
+            self.prefetch.start(self._kinds)
+            if self.rank == 0:
+                self._show()
+            began, end = time.monotonic(), BEGAN + self.options.minutes * 60 - self.options.reserve_s
+            if end <= began:
+                raise SystemExit("no time left after compiling; raise --minutes")
+            saved = self.ledger.began_s = time.monotonic()
             while self.progress < high and not (self._stopped and self.world == 1):
                 share = (time.monotonic() - began) / (end - began)
                 if self.options.steps and self.step >= self.options.steps:
                     break
-                if self._stopped:
-                    share = 1e3
-                self._one_step(low + (high - low) * share)
-                if time.monotonic() - self._printed > self.recipe.print_every_s:
+                self._one_step(low + (high - low) * (share if not self._stopped else 1e3))
+                watch.beat()
+                if time.monotonic() - self.ledger.began_s > self.recipe.print_every_s:
                     self._report()
+                if time.monotonic() - saved > self.options.save_every_s:
+                    self.save()
+                    saved = time.monotonic()
             self._report()
         finally:
             self.save()
+            watch.close()
             self.prefetch.close()
             self.feeder.close()
+
+    def _kinds(self, index: int) -> tuple[bool, ...]:
+        """Which shards of a step are of readers; asked ahead of the step."""
+        readers = self.recipe.reader_shards if self.recipe.reads(self.progress, index) else 0
+        return (False,) * self.recipe.main_shards + (True,) * readers
 
     def _compile(self, low: float, high: float) -> None:
         if self.device.type != "cuda" and not self.options.warm:
@@ -120,82 +136,52 @@ class Run:
             self.learner.warm_up(sparse=sparse, readers=not sparse)
             self.say(f"compiled {'sparse' if sparse else 'dense'} shapes")
 
+    def _show(self) -> None:
+        """Look before training: pictures with what they say and, on request, where a step's time goes."""
+        if self.options.sheet:
+            step = self.loader.load([self.feeder.take(True)])
+            save_sheet(step.micros[0], step.passes, Path(self.options.out))
+            self.say(f"pictures and what they say: {self.options.out}/pictures.png and .txt")
+        if self.options.profile:
+            for line in profile(self.learner, self.loader, self.feeder, self.recipe):
+                self.say(line)
+
     def _one_step(self, progress: float) -> None:
-        recipe, sparse = self.recipe, self.recipe.sparse(self.progress)
-        self.feeder.set_difficulty(recipe.difficulty(self.progress))
-        micros = [self.prefetch.take(False) for _ in range(recipe.main_shards)]
-        tokens, rows = sum(len(micro.loss_to) for micro in micros), sum(len(micro.ids) for micro in micros)
-        for micro in micros:
-            self.learner.backward(micro, tokens, len(micro.ids) / rows, sparse=sparse)
-        if recipe.reads(self.progress, self.step):
-            readers = [self.prefetch.take(True) for _ in range(recipe.reader_shards)]
-            tokens = sum(len(micro.loss_to) for micro in readers)
-            for micro in readers:
-                self.learner.backward(micro, tokens, 0.25 / len(readers), sparse=sparse)
-            micros += readers
-        self.progress = self.learner.update(max(progress, self.progress), self.step)
+        sparse = self.recipe.sparse(self.progress)
+        self.feeder.set_difficulty(self.recipe.difficulty(self.progress))
+        step = self.prefetch.take()
+        if sparse and any(micro.reader for micro in step.micros):
+            step = replace(step, micros=tuple(micro for micro in step.micros if not micro.reader))
+        self.learner.backward(step, self.progress, sparse=sparse)
+        self.progress = self.learner.update(max(progress, self.progress), self.step - self._first)
         self.step += 1
-        self._steps += 1
-        self._tokens += sum(micro.ids.numel() for micro in micros)
+        self.ledger.steps += 1
+        self.ledger.tokens += sum(micro.ids.numel() for micro in step.micros)
 
     def _report(self) -> None:
-        counts, sums = self.learner.counts.cpu(), self.learner.layer_sums.cpu()
-        now = time.monotonic()
-        spent = max(now - self._printed, 1e-6)
-        parts = [
-            f"step {self.step} at {self.progress:.3f} {'sparse' if self.recipe.sparse(self.progress) else 'dense'}",
-            f"{self._tokens * self.world / spent / 1e3:.0f}k tok/s {self._steps / spent:.2f} steps/s",
-            f"wait {(self.prefetch.waited_s or self.feeder.waited_s) / spent:.0%}",
-            f"again {self.feeder.reused / max(self.feeder.taken, 1):.0%}",
-            f"lr {self.recipe.rate(self.progress, self.step):.1e}",
-        ]
-        if sums[3] > 0:
-            kl, balance, mass = (sums[:3] / sums[3]).tolist()
-            parts.append(f"kl {kl:.3f} balance {balance:.2f} mass {mass:.2f} norm {sums[4] / max(self._steps, 1):.2f}")
-        if self.device.type == "cuda":
-            parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.0f} GiB")
-        self.say(" | ".join(parts))
-        cells: list[str] = []
-        for reader in (0, 1):
-            for name, row in zip(self.families, counts[reader].tolist(), strict=True):
-                if row[0]:
-                    label = ("reader:" if reader else "") + name
-                    cells.append(
-                        f"{label} {row[1] / max(row[2], 1):.3f} call {row[3] / row[0]:.0%} ans {row[4] / row[0]:.0%}"
-                    )
-        self.say("    " + " | ".join(cells))
-        self.learner.counts.zero_()
-        self.learner.layer_sums.zero_()
-        self._printed, self._tokens, self._steps = now, 0, 0
-        self.prefetch.waited_s = 0.0
-        self.feeder.waited_s, self.feeder.taken, self.feeder.reused = 0.0, 0, 0
+        recipe = self.recipe
+        mode = "sparse" if recipe.sparse(self.progress) else "dense"
+        head = f"step {self.step} at {self.progress:.3f} {mode}"
+        rate = recipe.rate(self.progress, self.step - self._first)
+        for line in self.ledger.lines(head, rate, self.learner, self.feeder, self.prefetch, self.world):
+            self.say(line)
 
     def save(self) -> None:
-        """Weights to ``--out``, the whole state to ``--state``."""
+        """Weights to ``--out``, the whole state to ``--state``; the first rank alone."""
         if self.rank != 0:
             return
-        out, state = Path(self.options.out), Path(self.options.state)
-        out.mkdir(parents=True, exist_ok=True)
-        state.mkdir(parents=True, exist_ok=True)
-        names = save_pieces({name: value.to(torch.bfloat16) for name, value in self.model.state_dict().items()}, out)
-        facts = {"step": self.step, "progress": self.progress, "recipe": asdict(self.recipe), "pieces": names}
-        (out / "train.json").write_text(json.dumps(facts, indent=1))
-        whole = {
-            "model": self.model.state_dict(),
-            "optimiser": self.learner.optimiser.state_dict(),
-            "step": self.step,
-            "progress": self.progress,
-        }
-        torch.save(whole, state / "state.new")
-        (state / "state.new").replace(state / "state.pt")
-        self.say(f"saved step {self.step} at {self.progress:.3f}: {', '.join(names)} and {state / 'state.pt'}")
+        started = time.monotonic()
+        names = save(self.learner, Path(self.options.out), Path(self.options.state), self.step, self.progress)
+        took_s = time.monotonic() - started
+        self.say(f"saved step {self.step} at {self.progress:.3f} in {took_s:.1f} s: {', '.join(names)}")
 
     def _restore(self) -> None:
-        found = torch.load(Path(self.options.state) / "state.pt", map_location=self.device, weights_only=True)
-        self.model.load_state_dict(found["model"])
-        self.learner.optimiser.load_state_dict(found["optimiser"])
-        self.step = int(found["step"])
-        self.say(f"resumed step {self.step} at {found['progress']:.3f}")
+        place = restore(self.learner, Path(self.options.out), Path(self.options.state))
+        self.step = place.step
+        self._first = 0 if place.whole else place.step
+        self.progress = min(max(place.progress, self.options.span[0]), self.options.span[1])
+        what = "weights and optimiser" if place.whole else "weights alone"
+        self.say(f"resumed step {self.step} at {place.progress:.3f}: {what}")
 
 
 def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -212,7 +198,10 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=-1, help="data workers a rank; -1: by cores; 0: in this process")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0, help="stop at this step; 0: by time only")
-    parser.add_argument("--reserve-s", type=float, default=12.0, help="seconds kept for saving")
+    parser.add_argument("--reserve-s", type=float, default=5.0, help="seconds kept for saving")
+    parser.add_argument("--save-every-s", type=float, default=120.0)
+    parser.add_argument("--profile", action="store_true", help="first print where a step's time goes")
+    parser.add_argument("--sheet", action="store_true", help="first save a sheet of pictures with what they say")
     parser.add_argument("--dense-share", type=float, default=Recipe.dense_share)
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
     parser.add_argument("--real-share", type=float, default=Recipe.real_share, help="0 where PyAV is not installed")

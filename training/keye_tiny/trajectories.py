@@ -56,7 +56,17 @@ class Episode:
     # -- playing ---------------------------------------------------------------------------------------------------
     def sample(self, *, open_reply: bool) -> Sample:
         """The episode so far as token ids and pictures; with ``open_reply`` it ends where the model goes on."""
-        return lay_out(self.family, self.messages, self.tools, self.world.shown, open_reply=open_reply)
+        return lay_out(
+            self.family, self.messages, self.tools, self.world.shown, open_reply=open_reply, readings=self._readings()
+        )
+
+    def _readings(self) -> list[str]:
+        """What the teacher has to read from pictures, in the order in which it says it."""
+        if self.family == "not_there":
+            return []
+        if self.family == "compute":
+            return [self.world.video.shot_at(time_s).board for time_s in self.question.times_s]
+        return [self.question.answer]
 
     def submit(self, raw: str, *, shake: bool = False) -> bool:
         """Take the text of an assistant turn, run its calls, and say whether the episode has ended."""
