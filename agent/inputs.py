@@ -16,6 +16,7 @@ from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.search.index import DocumentIndex
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.probe import open_source
@@ -49,6 +50,10 @@ def open_task(
     if folder is not None and not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"the documents folder {folder} {what}: name a folder of .txt or .md files")
+    if folder is not None and not DocumentIndex(folder).has_documents():
+        raise InputError(
+            f"the documents folder {folder} holds no .txt or .md file: convert what it holds to one of them"
+        )
     sources = [
         _open(path, f"{kind}-{number}", kind, decoder)
         for kind, paths in (("video", videos), ("image", images))
@@ -84,7 +89,8 @@ def opening_parts(task: Task, pixels: Mapping[str, NDArray[uint8]], context: Too
 def _open(path: PathLike, name: str, kind: str, decoder: Decoder) -> Source:
     source = open_source(os.fspath(path), name, decoder=decoder)
     if source.kind != kind:
-        raise InputError(f"{path} is {_a(source.kind)}, not {_a(kind)}: pass it as {source.kind}")
+        found = source.kind
+        raise InputError(f"{path} is {_a(found)}, not {_a(kind)}: pass it as --{found}, in Python as {found}s=[...]")
     return source
 
 

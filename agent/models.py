@@ -10,7 +10,7 @@ from pathlib import Path
 from keyeloop.model_backend.base import ModelBackend
 from keyeloop.model_backend.local.folder import model_folder
 from keyeloop.model_backend.replay import ReplayBackend
-from keyeloop.runtime.errors import ConfigError, InputError
+from keyeloop.runtime.errors import ConfigError, InputError, JournalError
 from keyeloop.runtime.journal import JOURNAL
 
 REPLAY = "replay:"
@@ -40,7 +40,10 @@ def load_model(model: ModelLike) -> ModelBackend:
         return model
     name = os.fspath(model)
     if name.startswith(REPLAY):
-        return ReplayBackend(Path(name.removeprefix(REPLAY)))
+        try:
+            return ReplayBackend(Path(name.removeprefix(REPLAY)))
+        except JournalError as error:
+            raise InputError(f"{error}; name another run to replay") from None
     with needs_local(f"running {name} on this machine"):
         from keyeloop.model_backend.local.engine import LocalBackend
     return LocalBackend.load(name)

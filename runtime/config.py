@@ -69,6 +69,8 @@ def load_config(
     ):
         for name, value in layer.items():
             if name not in Config.model_fields:
+                if isinstance(value, dict):
+                    raise ConfigError(f"unknown table [{name}] in {origin}: settings stand at its top, outside tables")
                 raise ConfigError(_unknown(name, origin))
             values[name], origins[name] = value, origin
     try:

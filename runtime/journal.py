@@ -38,7 +38,9 @@ class Journal:
         except FileExistsError:
             raise JournalError(f"{folder} already holds a run: choose another folder") from None
         except OSError as error:
-            raise JournalError(f"a run cannot be recorded in {folder}: {error.strerror}") from error
+            raise JournalError(
+                f"a run cannot be recorded in {folder} ({error.strerror}): name another folder for runs"
+            ) from error
         _sync_folder(folder)
         return cls(folder, clock, file, 0)
 

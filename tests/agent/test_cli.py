@@ -20,7 +20,7 @@ from keyeloop.agent.cli import main
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.trajectory import Trajectory
-from tests.agent.test_record import hanging_run
+from tests.agent.test_record import hanging_run, heed_ctrl_c
 from tests.tools.moving_pictures import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,12 +205,16 @@ def test_other_wrong_inputs_are_one_line(replayable: Path, capsys: pytest.Captur
     Path("bare").mkdir()
     for name in ("config.json", "tokenizer.json"):
         (Path("bare") / name).write_text("{}")
+    Path("torn").mkdir()
+    (Path("torn") / "journal.jsonl").write_text('{"seq": 0, "ki')
     Path("broken.py").write_text("import nothing_of_that_name")
     replay = ("--model", f"replay:{replayable}")
     cases: dict[tuple[str | Path, ...], str] = {
         ("run", "  ", *replay): "the question is empty: say what you want to know",
-        ("run", "what?", "--image", "board.mp4", *replay): "board.mp4 is a video, not an image",
+        ("run", "what?", "--image", "board.mp4", *replay): "board.mp4 is a video, not an image: pass it as --video",
+        ("run", "what?", "--video", "https://a.test/b.mp4", *replay): "is an address, not a file; download it first",
         ("run", "what?", "--documents", "nowhere", *replay): "the documents folder nowhere does not exist",
+        ("run", "what?", "--documents", "bare", *replay): "the documents folder bare holds no .txt or .md file",
         ("run", "what?", "--tool", "tools.py:untyped", *replay): "number",
         (
             "run",
@@ -225,6 +229,7 @@ def test_other_wrong_inputs_are_one_line(replayable: Path, capsys: pytest.Captur
         ("run", "what?", "--model", "bare"): "model folder bare has no weights",
         ("run", "what?", "--model", "no-such-model"): "no model",
         ("run", "what?", "--model", "replay:bare"): "no run in bare",
+        ("run", "what?", "--model", "replay:torn"): "name another run to replay",
         ("run", "what?", "--max-turns", "0", *replay): "turns",
         ("run", "what?", "--frames", "3"): "No such option",
         ("run",): "question",
@@ -233,6 +238,13 @@ def test_other_wrong_inputs_are_one_line(replayable: Path, capsys: pytest.Captur
     }
     for arguments, expected in cases.items():
         assert expected in refused(capsys, *arguments), arguments
+
+
+def test_a_place_where_nothing_can_be_recorded_is_named(replayable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keyeloop("run", "?", "--model", f"replay:{replayable}", "--runs", "tools.py") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: a run cannot be recorded in tools.py/") and said.count("\n") == 1
+    assert said.endswith("(Not a directory): name another folder for runs\n")
 
 
 def test_a_failed_run_exits_with_1_and_its_reason(replayable: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,6 +262,7 @@ def test_ctrl_c_records_and_says_how_to_go_on(place: Path) -> None:
     process = subprocess.Popen(
         [*command, "run", "?", "--tool", "slow.py:nap", "--model", f"replay:{recorded}"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NAP": "600", "PYTHONUNBUFFERED": "1"},
+        preexec_fn=heed_ctrl_c,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -170,12 +170,18 @@ async def test_tools_are_closed_once_however_a_run_ends(tmp_path: Path) -> None:
     assert closed == ["first", "second"] * 3
 
 
+def heed_ctrl_c() -> None:
+    """For a new process: a shell that starts these tests in the background lets its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def hanging_run(runs: Path) -> subprocess.Popen[str]:
     """A run in a process of its own, in its third turn."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.agent.killed_run", str(runs)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        preexec_fn=heed_ctrl_c,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

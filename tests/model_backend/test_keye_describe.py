@@ -64,3 +64,10 @@ def test_unknown_names_and_foreign_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config.replace('"vocab_size": 40', '"vocab_size": 48'))
     with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight has shape \[40, 24\]"):
         describe(tmp_path)
+
+
+def test_a_name_without_weights_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keye_tiny").mkdir()
+    monkeypatch.setattr("keyeloop.model_backend.keye.describe.__file__", str(tmp_path / "keye/describe.py"))
+    with pytest.raises(InputError, match=r"this version ships keye-tiny without weights.*README\.md says why; name"):
+        describe("keye-tiny")

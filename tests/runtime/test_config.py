@@ -48,6 +48,11 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
         load_config({"qqqq": 1}, environment={})
 
 
+def test_a_table_is_told_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown table \[limits\] in .*keyeloop.toml: settings stand at its top"):
+        load_config(environment={}, file=toml(tmp_path, "[limits]\nturns = 3\n"))
+
+
 @pytest.mark.parametrize("value", ["many", "0", "-3", "2.5"])
 def test_a_value_that_does_not_fit_names_its_origin(value: str) -> None:
     with pytest.raises(ConfigError, match=f"setting KEYELOOP_TURNS from the environment is '{value}'"):

@@ -75,6 +75,10 @@ class DocumentIndex:
             with closing(self._open()) as database:
                 return self._ask(database, words, limit)
 
+    def has_documents(self) -> bool:
+        """Whether there is anything to search; reads names alone."""
+        return any(True for _ in self._documents())
+
     def _open(self) -> sqlite3.Connection:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import socket
 import stat
@@ -32,6 +33,7 @@ START_TIMEOUT_S = 60.0
 CPU_S = 120.0
 WALL_S = 180.0
 _CURE = "look at fewer frames, or convert it to h264 with a key frame every few seconds"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _PASSED_ON = ("LD_LIBRARY_PATH", "SYSTEMROOT")
 _BOOT = """
 import json, sys, types
@@ -236,6 +238,8 @@ def open_file(path: str) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
+        if _ADDRESS.match(path):
+            raise Unusable("is an address, not a file; download it first and name the file") from None
         raise Unusable(f"does not exist: no such file; check the path, relative ones start at {Path.cwd()}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
