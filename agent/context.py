@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from keyeloop.model_backend.base import ModelBackend, Request, Sampling
-from keyeloop.runtime.content import Image, Message, Part, Text, ToolSpec, Usage, Video
+from keyeloop.runtime.content import Message, Part, Text, ToolSpec, Usage, images_of
 
 KEPT_SHARE = 0.5
 """An edit throws away a served prefix, so it frees room for many turns: pictures go until this share of the context
@@ -64,6 +64,10 @@ class Context:
         """Whether any reply fits behind the history."""
         return self._room - self._count() >= MIN_REPLY_TOKENS
 
+    def visual_tokens(self) -> int:
+        """Picture tokens of the history."""
+        return self._size().visual_tokens
+
     def visual_budget(self, calls: int) -> int:
         """Picture tokens that each of ``calls`` results may add: a third of the context, shared."""
         return max(0, (self._room - self._sampling.max_tokens) // 3) // max(1, calls)
@@ -114,13 +118,13 @@ class Context:
         parts = (*message.parts[:place], Text(stub), *message.parts[place + 1 :])
         self.messages[index] = replace(message, parts=parts)
         self._counted = None
-        handles = tuple(image.view.handle for image in _images(part) if image.view is not None)
+        handles = tuple(image.view.handle for image in images_of(part) if image.view is not None)
         return Edit(index, place, handles, stub, before - self._count())
 
 
 def stub_text(part: Part) -> str:
     """The words that stand for removed pictures and keep their address."""
-    images = _images(part)
+    images = images_of(part)
     views = [image.view for image in images if image.view is not None]
     if not views:
         return f"{len(images)} pictures were removed" if len(images) > 1 else "a picture was removed"
@@ -128,7 +132,3 @@ def stub_text(part: Part) -> str:
     again = "zoom" if views[0].parent is not None or views[0].time_s is None else "clip_video"
     verb, them = ("were", "them") if len(views) > 1 else ("was", "it")
     return f"{shown} of {views[0].source} {verb} removed; {again} can show {them} again"
-
-
-def _images(part: Part) -> tuple[Image, ...]:
-    return part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()

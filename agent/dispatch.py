@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from jsonschema.validators import validator_for
 from keyeloop.runtime.content import Part, Text, ToolCall, ToolResult
 from keyeloop.runtime.errors import OperatorError, ToolDefinitionError, ToolError
 from keyeloop.tools.base import Tool, ToolContext
+from keyeloop.tools.results import check_parts
 from keyeloop.tools.toolset import Toolset
 
 CANCEL_GRACE_S = 1.0
@@ -54,16 +56,18 @@ class Dispatcher:
     async def run(self, calls: Sequence[ToolCall], seconds_left: float | None = None) -> AsyncGenerator[Outcome, None]:
         """Run calls that have no :meth:`problem` all at once; outcomes come in call order, each as soon as it can.
 
-        Calls of tools marked ``in_order`` (they name views or keep state) start one after another. Never raises for
-        what a tool does.
+        Calls of tools whose ``in_order`` is true start one after another: True stands for all that name views, a string
+        for a queue of its own (a tool that keeps state). Never raises for what a tool does.
         """
         tasks: list[asyncio.Task[Outcome]] = []
-        last_ordered: asyncio.Task[Outcome] | None = None
+        last: dict[bool | str, asyncio.Task[Outcome]] = {}
+        until_s = math.inf if seconds_left is None else self._context.clock.monotonic() + seconds_left
         for call in calls:
-            ordered = getattr(self._tools.find(call.name), "in_order", False)
-            task = asyncio.create_task(self._timed(call, seconds_left, last_ordered if ordered else None))
+            queue: bool | str = getattr(self._tools.find(call.name), "in_order", False)
+            task = asyncio.create_task(self._timed(call, until_s, last.get(queue)))
             tasks.append(task)
-            last_ordered = task if ordered else last_ordered
+            if queue:
+                last[queue] = task
         try:
             for task in tasks:
                 yield await task
@@ -72,12 +76,12 @@ class Dispatcher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _timed(self, call: ToolCall, seconds_left: float | None, before: asyncio.Task[Outcome] | None) -> Outcome:
+    async def _timed(self, call: ToolCall, until_s: float, before: asyncio.Task[Outcome] | None) -> Outcome:
         if before is not None:
             await asyncio.wait({before})
         tool, clock = self._tools.find(call.name), self._context.clock
         started_s = clock.monotonic()
-        limit_s = tool.timeout_s if seconds_left is None else max(0.0, min(tool.timeout_s, seconds_left))
+        limit_s = max(0.0, min(tool.timeout_s, until_s - started_s))
         result = await self._call(tool, call, limit_s)
         return Outcome(result, clock.monotonic() - started_s)
 
@@ -87,7 +91,11 @@ class Dispatcher:
             await asyncio.wait({work}, timeout=limit_s)
             if not work.done():
                 return refused(call, f"{call.name} was stopped after {limit_s:.3g} s; ask for less at once")
-            return ToolResult(call.id, call.name, tuple(work.result()))
+            if work.cancelled():  # by the tool itself: whoever cancels the run cancels this task too
+                return refused(call, f"{call.name} broke off by itself; try it another way")
+            parts = tuple(work.result())
+            await asyncio.to_thread(check_parts, parts, self._context.media, call.name)
+            return ToolResult(call.id, call.name, parts)
         except ToolError as error:
             return refused(call, str(error))
         except OperatorError as error:

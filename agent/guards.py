@@ -29,6 +29,10 @@ class Guards:
             return None
         return f"{call.name} was asked for {MAX_SAME_CALLS} times with the same arguments"
 
+    def pictures_left(self) -> None:
+        """Pictures have left the context: to look again is no habit, and calls are counted anew."""
+        self._calls.clear()
+
     def endless_thinking(self, reply: Reply) -> str | None:
         """The reason to stop when a reply is nothing but thinking that was cut at its length limit."""
         if reply.finish != "length" or reply.message.text.strip() or thinking_closed(reply):

@@ -37,6 +37,8 @@ from keyeloop.runtime.wire import from_wire, parts_from_wire
 
 TAIL_LINES = 6
 """How much of a reply is shown while it streams."""
+TAIL_CHARS = 2000
+"""How much of it is looked at for that: every piece draws the tail again."""
 
 
 class LiveView:
@@ -67,7 +69,7 @@ class LiveView:
         """Show one event of the stream."""
         match event:
             case Delta():
-                self._streamed += event.text
+                self._streamed = (self._streamed + event.text)[-TAIL_CHARS:]
             case RunStart():
                 self.run = self._runs / event.run_id
                 self._line(f"{event.model} · {self.run}", "bold")

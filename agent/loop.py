@@ -12,7 +12,7 @@ from keyeloop.agent.dispatch import Dispatcher, Outcome, clip, refused
 from keyeloop.agent.guards import Guards, thinking_closed
 from keyeloop.model_backend.base import Delta, ModelBackend, Reply
 from keyeloop.runtime.budget import Budget
-from keyeloop.runtime.content import Image, Message, Part, Text, ToolCall, Video
+from keyeloop.runtime.content import Message, Part, Text, ToolCall, images_of
 from keyeloop.runtime.events import (
     ContextEdited,
     Event,
@@ -218,7 +218,12 @@ class Loop:
 
     def _make_room(self) -> bool:
         """Evict pictures where a whole reply does not fit; False when that was not enough, and the run must end."""
-        for edit in self._context.fit():
+        shown_tokens = self._context.visual_tokens()
+        edits = self._context.fit()
+        if edits:
+            self._budget.forget_pictures(shown_tokens - self._context.visual_tokens())
+            self._guards.pictures_left()
+        for edit in edits:
             self._record(
                 ContextEdited(
                     turn=self.turn + 1,
@@ -264,7 +269,4 @@ def answer_text(reply: Reply) -> str:
 
 
 def _views(parts: tuple[Part, ...]) -> tuple[View, ...]:
-    images: list[Image] = []
-    for part in parts:
-        images.extend(part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ())
-    return tuple(image.view for image in images if image.view is not None)
+    return tuple(image.view for part in parts for image in images_of(part) if image.view is not None)

@@ -83,7 +83,7 @@ class Session:
                 visual = self.result_visual_tokens
                 loop = Loop(self.backend, context, dispatcher, tool_context, budget, record, emit, visual)
                 ending = await loop.run()
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 end(Ending("interrupted", "", "cancelled from outside"))
                 raise
             except Exception as error:
@@ -123,6 +123,7 @@ class Session:
             "sampling": asdict(sampling),
             "context_tokens": capabilities.context_tokens,
             "result_visual_tokens": self.result_visual_tokens,
+            "documents": None if self.task.documents is None else str(self.task.documents),
         }
         record(
             RunStart(

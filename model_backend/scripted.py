@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
-from keyeloop.runtime.content import Image, Message, Text, ToolCall, Usage, Video
+from keyeloop.runtime.content import Message, Text, ToolCall, Usage, images_of
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.visual_cost import FramePlan, FrameSize, VisualCost
@@ -138,8 +138,7 @@ class ScriptedBackend:
     def _visual(self, message: Message) -> int:
         total = 0
         for part in message.parts:
-            images = part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()
-            for image in images:
+            for image in images_of(part):
                 columns = math.ceil(image.media.width / PATCH_PX)
                 total += columns * math.ceil(image.media.height / PATCH_PX)
         return total

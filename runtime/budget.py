@@ -59,6 +59,10 @@ class Budget:
         self._visual_tokens += max(0, usage.visual_tokens - self._shown_tokens)
         self._shown_tokens = usage.visual_tokens
 
+    def forget_pictures(self, tokens: int) -> None:
+        """So many picture tokens have left the context: what comes in their place is new."""
+        self._shown_tokens = max(0, self._shown_tokens - tokens)
+
     def used(self) -> dict[str, float]:
         """What has been used so far, by the name of its limit."""
         return {

@@ -51,6 +51,11 @@ class Video:
 Part = Text | Image | Video
 
 
+def images_of(part: Part) -> tuple[Image, ...]:
+    """The pictures of a part: the frames of a clip, a picture itself, none of a text."""
+    return part.frames if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """A call as the model made it, parsed. ``id`` is unique in a run."""

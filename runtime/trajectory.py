@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from keyeloop.runtime.content import Image, Message, Part, Text, Usage, Video
+from keyeloop.runtime.content import Message, Part, Text, Usage, images_of
 from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import (
     ContextEdited,
@@ -155,15 +155,13 @@ class Trajectory:
                 yield event.views or _shown(parts_from_wire(event.parts))
 
 
-def _steps(events: Iterable[Event]) -> Iterator[Step]:
-    step: Step | None = None
+def _steps(events: Iterable[Event]) -> Iterable[Step]:
+    """Turns in the order in which they began; what is recorded of one may be split by a notice of another."""
+    steps: dict[int, Step] = {}
     for event in events:
         if isinstance(event, RunStart | RunEnded):
             continue
-        if step is None or step.turn != event.turn:
-            if step is not None:
-                yield step
-            step = Step(event.turn)
+        step = steps.setdefault(event.turn, Step(event.turn))
         match event:
             case RequestSent():
                 step.request = event
@@ -179,22 +177,11 @@ def _steps(events: Iterable[Event]) -> Iterator[Step]:
                 step.notices.append(event)
             case ContextEdited():
                 step.edits.append(event)
-    if step is not None:
-        yield step
+    return steps.values()
 
 
 def _shown(parts: Iterable[Part]) -> tuple[View, ...]:
-    images = [image for part in parts for image in _images(part)]
-    return tuple(image.view for image in images if image.view is not None)
-
-
-def _images(part: Part) -> tuple[Image, ...]:
-    match part:
-        case Image():
-            return (part,)
-        case Video(frames):
-            return frames
-    return ()
+    return tuple(image.view for part in parts for image in images_of(part) if image.view is not None)
 
 
 def _joined(spans: list[Span]) -> tuple[Span, ...]:

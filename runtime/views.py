@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Region, View
 
@@ -34,7 +36,7 @@ class ViewBook:
     def __contains__(self, handle: object) -> bool:
         return handle in self._views
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[View]:
         return iter(self._views.values())
 
     def restore(self, view: View) -> None:

@@ -35,7 +35,7 @@ class FunctionTool(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
-        in_order: bool = False,
+        in_order: bool | None = None,
     ) -> None:
         given = str(name or getattr(function, "__name__", ""))
         if not _NAME.fullmatch(given):
@@ -51,8 +51,9 @@ class FunctionTool(Generic[P, R]):
         prose = read_docstring(function.__doc__).prose if description is None else description
         self._spec = ToolSpec(given, prose, self._signature.schema)
         self._timeout_s = timeout_s
-        self.in_order = in_order
-        """Calls of such tools within one turn start one after another."""
+        self.in_order = self._signature.takes_context if in_order is None else in_order
+        """Calls of such tools within one turn start one after another: so does what asks for the run's context, unless
+        told otherwise, because the views that it may name are numbered."""
         update_wrapper(self, function, updated=())
 
     @property
@@ -68,15 +69,19 @@ class FunctionTool(Generic[P, R]):
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """Check the arguments, run the function (a synchronous one in a thread of its own), and shape its result.
 
-        Raises ToolError for arguments that do not fit, and whatever the function raises.
+        Raises ToolError for arguments that do not fit, and whatever the function raises; a RuntimeError where it calls
+        ``sys.exit``, which would end the program that runs the agent.
         """
         bound = self._signature.bind(arguments, context)
-        if _is_async(self._function):
-            value: Any = self._function(*bound.args, **bound.kwargs)
-        else:
-            value = await _in_thread(lambda: self._function(*bound.args, **bound.kwargs))
-        if inspect.isawaitable(value):
-            value = await value
+        try:
+            if _is_async(self._function):
+                value: Any = self._function(*bound.args, **bound.kwargs)
+            else:
+                value = await _in_thread(lambda: self._function(*bound.args, **bound.kwargs))
+            if inspect.isawaitable(value):
+                value = await value
+        except SystemExit as leave:
+            raise RuntimeError(f"it called sys.exit({leave.code!r})") from leave
         return to_parts(value, context, self._spec.name)
 
     async def close(self, context: ToolContext) -> None:
@@ -99,7 +104,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
-    in_order: bool = False,
+    in_order: bool | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 

@@ -44,7 +44,7 @@ class Python:
     """
 
     spec = SPEC
-    in_order = True
+    in_order = SPEC.name
 
     def __init__(self, sandbox: SandboxSpec | None = None, engine: str = "auto") -> None:
         self._sandbox = sandbox or SandboxSpec()

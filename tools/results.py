@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import cv2
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from keyeloop.runtime.content import Image, Part, Text, Video
-from keyeloop.runtime.errors import ToolDefinitionError, ToolError
+from keyeloop.runtime.content import Image, Part, Text, Video, images_of
+from keyeloop.runtime.errors import InputError, JournalError, ToolDefinitionError, ToolError
 from keyeloop.runtime.evidence import View
+from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.picture import Pixels, decode_picture
 from keyeloop.tools.base import ToolContext
 
@@ -30,7 +32,9 @@ def to_parts(value: Any, context: ToolContext, tool: str) -> tuple[Part, ...]:
     """
     if isinstance(value, list | tuple) and any(_is_content(item) for item in value):
         return tuple(part for item in value for part in to_parts(item, context, tool))
-    if isinstance(value, Text | Image | Video):
+    if isinstance(value, Image):
+        return (_at_model_size(value, context),)
+    if isinstance(value, Text | Video):
         return (value,)
     pixels = _pixels(value)
     if pixels is not None:
@@ -69,6 +73,42 @@ def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) 
         way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         pixels = np.asarray(cv2.resize(pixels, (size.width, size.height), interpolation=way), np.uint8)
     return Image(context.media.put_image(pixels), view)
+
+
+def check_parts(parts: Iterable[Any], media: MediaStore, tool: str) -> None:
+    """Look at what a tool gave back before it enters the history, where one bad picture would spoil every later turn.
+
+    Raises ToolDefinitionError, naming ``tool``, for something that is no part, a picture that is not in ``media`` or is
+    not as its reference says, and a clip whose frames differ in size or are not in ascending time.
+    """
+    for part in parts:
+        if isinstance(part, Video):
+            views = [frame.view for frame in part.frames if frame.view is not None]
+            times = [view.time_s for view in views if view.time_s is not None]
+            sizes = {(frame.media.width, frame.media.height) for frame in part.frames}
+            if len(times) != len(part.frames) or times != sorted(times) or len(sizes) != 1:
+                raise ToolDefinitionError(
+                    f"tool {tool!r} returned no clip: its frames need one size, and views with ascending times"
+                )
+        elif not isinstance(part, Text | Image):
+            raise ToolDefinitionError(f"tool {tool!r} returned {_name(part)}, which is no content part")
+        for image in images_of(part):
+            try:
+                height, width = media.pixels(image.media).shape[:2]
+            except (InputError, JournalError) as error:
+                raise ToolDefinitionError(f"tool {tool!r} returned a picture that cannot be shown: {error}") from None
+            if (width, height) != (image.media.width, image.media.height):
+                raise ToolDefinitionError(
+                    f"tool {tool!r} returned a picture of {width}x{height} pixels as one of "
+                    f"{image.media.width}x{image.media.height}: take the reference from the media store"
+                )
+
+
+def _at_model_size(image: Image, context: ToolContext) -> Image:
+    size = context.cost.image(image.media.width, image.media.height)
+    if (size.width, size.height) == (image.media.width, image.media.height):
+        return image
+    return fit_picture(context.media.pixels(image.media), context, image.view)
 
 
 def _is_content(value: Any) -> bool:

@@ -56,6 +56,11 @@ class Signature:
                 "float, bool, list, dict, an Enum, a Literal, a dataclass or a pydantic model"
             ) from None
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function asks for the run's context."""
+        return self._context_name is not None
+
     def bind(self, arguments: Mapping[str, Any], context: ToolContext) -> inspect.BoundArguments:
         """Checked arguments, ready for the call; ToolError says which one does not fit and why."""
         try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from keyeloop.runtime.content import Image, Part, Text
+from keyeloop.runtime.content import Image, Part, Text, ToolSpec
 from keyeloop.runtime.errors import SandboxError, ToolError
 from keyeloop.runtime.evidence import Region
 from keyeloop.tools.base import ToolContext
@@ -22,7 +25,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@tool
+@tool(in_order=True)
 def look(at_s: float, context: ToolContext) -> list[Part]:
     """Look at a moment of the scene."""
     pixels = np.full((SIDE_PX, SIDE_PX, 3), int(at_s) % 256, np.uint8)
@@ -70,3 +73,32 @@ def crash(denominator: int) -> float:
 def lost() -> str:
     """Lose the machine."""
     raise SandboxError("the sandbox died (out of memory)")
+
+
+@tool
+async def give_up() -> str:
+    """Cancel its own work."""
+    raise asyncio.CancelledError
+
+
+@tool
+def leave() -> str:
+    """Try to end the program."""
+    sys.exit(3)
+
+
+class Careless:
+    """A tool that is no function and gives back what it was made with, unchecked."""
+
+    timeout_s = 5.0
+
+    def __init__(self, *parts: object) -> None:
+        self.spec = ToolSpec("careless", "Gives back anything.", {"type": "object"})
+        self._parts = parts
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
+        """What it was made with."""
+        return self._parts  # type: ignore[return-value]
+
+    async def close(self, context: ToolContext) -> None:
+        """Nothing to free."""

@@ -13,6 +13,7 @@ from keyeloop.model_backend.base import Request, Sampling
 from keyeloop.model_backend.keye.template import Chunk, render
 from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.model_backend.scripted import ScriptedBackend, calls
+from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.content import Image, MediaRef, Message, Text, ToolSpec, Video
 from keyeloop.runtime.events import ContextEdited
 from keyeloop.runtime.evidence import Region, View
@@ -160,6 +161,15 @@ async def test_a_long_run_is_edited_recorded_and_replayed(tmp_path: Path) -> Non
         "does it move?"
     )
     assert replayed.text == "still"
+
+
+async def test_looking_again_after_an_eviction_is_no_habit(tmp_path: Path) -> None:
+    script = [thoughtful(at_s) for at_s in (1, 2, 3, 1, 4, 5, 6, 1, 7, 8, 9, 1)]
+    backend = ScriptedBackend([*script, "still"], context_tokens=1300)
+    answer = await Agent(backend, [look], runs=tmp_path, limits=Limits(visual_tokens=1100)).run("does it move?")
+    edits = {event.turn for event in Trajectory.read(answer.run).events if isinstance(event, ContextEdited)}
+    assert len(edits) >= 2 and answer.text == "still"
+    assert answer.reason.startswith("the limit of visual_tokens"), "every picture is charged, evicted ones too"
 
 
 async def test_a_context_that_cannot_hold_an_answer_ends_as_budget(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ from keyeloop.agent.answer import Answer
 from keyeloop.model_backend.base import Reply, Request, Sampling
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call, calls
 from keyeloop.runtime.budget import Limits
-from keyeloop.runtime.content import MalformedCall, Message, Text, ToolCall, Usage
+from keyeloop.runtime.content import Image, MalformedCall, MediaRef, Message, Text, ToolCall, Usage, Video
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.events import Noticed, RunEnded
 from keyeloop.runtime.journal import read_journal
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.tools.base import Tool
-from tests.agent.small_tools import add, crash, look, lost, refuse, too_slow, wait_for
+from keyeloop.tools.decorate import tool
+from tests.agent.small_tools import Careless, add, crash, give_up, leave, look, lost, refuse, too_slow, wait_for
 
-TOOLS: list[Tool] = [add, crash, look, lost, refuse, too_slow, wait_for]
+TOOLS: list[Tool] = [add, crash, give_up, leave, look, lost, refuse, too_slow, wait_for]
 
 
 async def play(
@@ -69,13 +70,15 @@ async def test_parallel_calls_run_together_and_are_recorded_in_call_order(tmp_pa
 @pytest.mark.parametrize(
     ("wrong", "heard"),
     [
-        (call("ad", a=1, b=2), "Error: there is no tool 'ad'; did you mean add? tools: add, crash,"),
+        (call("ad", a=1, b=2), "Error: there is no tool 'ad'; did you mean add? tools: add, crash, give_up,"),
         (call("add", a="x", b=2), "Error: add: a: 'x' is not of type 'integer'"),
         (call("add", a=1), "Error: add: 'b' is a required property"),
         (call("refuse", why="that"), "Error: not with that; try another"),
         (call("too_slow"), "Error: too_slow was stopped after 0.05 s"),
         (call("crash", denominator=0), "Error: crash broke down (ZeroDivisionError: division by zero)"),
         (call("lost"), "Error: lost could not run: the sandbox died"),
+        (call("give_up"), "Error: give_up broke off by itself"),
+        (call("leave"), "Error: leave broke down (RuntimeError: it called sys.exit(3))"),
     ],
 )
 async def test_what_goes_wrong_in_a_call_is_told_to_the_model(tmp_path: Path, wrong: Message, heard: str) -> None:
@@ -91,6 +94,39 @@ async def test_a_crash_leaves_its_traceback_in_the_journal_only(tmp_path: Path) 
     result = Trajectory.read(answer.run).steps[0].calls[0].returned
     assert result is not None and "return 1 / denominator" in result.details["traceback"]
     assert "Traceback" not in told(backend.requests[1])[0]
+
+
+SHA = "a" * 64
+STRAY = Image(MediaRef(SHA, "image/jpeg", 9, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("given", "heard"),
+    [
+        (STRAY, f"a picture that cannot be shown: no media {SHA}"),
+        (Video((STRAY,)), "no clip: its frames need one size"),
+        (Video(()), "no clip"),
+        ("words", "a str, which is no content part"),
+    ],
+)
+async def test_what_cannot_be_shown_never_enters_the_history(tmp_path: Path, given: object, heard: str) -> None:
+    backend = ScriptedBackend([call("careless"), "done"])
+    answer = await Agent(backend, [Careless(given)], runs=tmp_path).run("what is it?")
+    (result,) = told(backend.requests[1])
+    assert answer.status == "answered" and result.startswith("Error: careless broke down") and heard in result
+
+
+async def test_seconds_go_on_while_a_call_waits_for_the_one_before(tmp_path: Path) -> None:
+    @tool(in_order=True)
+    async def take_turns(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return f"waited {seconds:g} s"
+
+    wanted = calls(*[("take_turns", {"seconds": seconds}) for seconds in (0.3, 0.5)])
+    backend = ScriptedBackend([wanted, "done"])
+    await Agent(backend, [take_turns], limits=Limits(seconds=0.6), runs=tmp_path).run("?")
+    first, second, *_ = told(backend.requests[1])
+    assert first == "waited 0.3 s" and second.startswith("Error: take_turns was stopped after 0.")
 
 
 def broken(text: str = "<tool_call>{") -> Reply:

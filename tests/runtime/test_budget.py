@@ -66,6 +66,16 @@ def test_a_picture_is_charged_once_while_it_stays_in_the_context() -> None:
     assert budget.spent() == "visual_tokens"
 
 
+def test_pictures_in_the_place_of_evicted_ones_are_charged() -> None:
+    budget = Budget(Limits(visual_tokens=200), HandClock())
+    budget.charge_usage(Usage(visual_tokens=150))
+    budget.forget_pictures(100)
+    budget.charge_usage(Usage(visual_tokens=140))
+    assert budget.used()["visual_tokens"] == 150 + 90
+    budget.forget_pictures(1000)
+    assert budget.used()["visual_tokens"] == 240
+
+
 def test_seconds_run_from_the_start() -> None:
     clock = HandClock()
     budget = Budget(Limits(seconds=5), clock)

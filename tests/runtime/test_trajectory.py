@@ -120,6 +120,14 @@ def test_a_call_without_result_is_kept(tmp_path: Path) -> None:
     assert [call.returned is not None for call in run.steps[0].calls] == [True, False]
 
 
+def test_a_turn_that_a_notice_splits_is_one_step(tmp_path: Path) -> None:
+    full = Noticed(turn=1, code="context", text="full")
+    request = RequestSent(turn=2, messages=7, input_tokens=90, allow_calls=False)
+    run = recorded(tmp_path, [*run_events()[:9], full, request])
+    assert [(step.turn, len(step.notices), len(step.edits)) for step in run.steps] == [(1, 2, 0), (2, 0, 1)]
+    assert run.steps[1].request is not None and run.steps[1].request.allow_calls is False
+
+
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="no run in"):
         Trajectory.read(tmp_path / "nowhere")

@@ -172,6 +172,19 @@ async def test_bound_methods_and_options(context: ToolContext) -> None:
         tool(timeout_s=0)(Method().on)
 
 
+def test_what_asks_for_the_context_is_called_in_order() -> None:
+    def draw(context: ToolContext) -> str:
+        return "drawn"
+
+    assert (
+        tool(draw).in_order
+        and not tool(in_order=False)(draw).in_order
+        and not tool(
+            Method().on,
+        ).in_order
+    )
+
+
 async def test_a_blocking_function_holds_up_nobody(context: ToolContext) -> None:
     release = threading.Event()
 

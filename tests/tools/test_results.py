@@ -41,6 +41,13 @@ class Record:
     shelf: Shelf
 
 
+async def test_a_picture_of_the_store_comes_at_the_models_size(context: ToolContext) -> None:
+    stored = Image(context.media.put_image(np.full((30, 50, 3), 200, np.uint8)))
+    (shown,) = await returning(stored).call({}, context)
+    assert isinstance(shown, Image) and (shown.media.width, shown.media.height) == (56, 56)
+    assert (await returning(shown).call({}, context)) == (shown,), "one that fits is left alone"
+
+
 def returning(value: Any) -> FunctionTool[[], Any]:
     return tool(name="give")(lambda: value)
 

@@ -10,7 +10,7 @@ from keyeloop.tools.decorate import tool
 from keyeloop.tools.search.index import DocumentIndex, Hit
 
 
-@tool(timeout_s=60)
+@tool(timeout_s=60, in_order=False)
 def web_search(query: str, context: ToolContext) -> str:
     """Search the documents."""
     if context.documents is None:

@@ -37,6 +37,7 @@ class ClipVideo:
 
     spec = SPEC
     timeout_s = 300.0
+    in_order = True
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """A line that names every frame and its time, then the frames as one Video part. Raises ToolError."""

@@ -43,6 +43,7 @@ class Zoom:
 
     spec = SPEC
     timeout_s = 300.0
+    in_order = True
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """A line that names the crop, its box and its time, then the crop as an Image. Raises ToolError."""
