@@ -37,11 +37,17 @@ class Watched(BoardSource):
         self.filmed: set[int] = set()
 
     def make(self, rng: random.Random, difficulty: float) -> Sample:
-        self.drawn.append(super().make(rng, difficulty))
-        return self.drawn[-1]
+        return self._keep(super().make(rng, difficulty))
 
     def make_reader(self, rng: random.Random, difficulty: float) -> Sample:
-        self.drawn.append(super().make_reader(rng, difficulty))
+        return self._keep(super().make_reader(rng, difficulty))
+
+    def _keep(self, sample: Sample) -> Sample:
+        """Without grain, which no two painters share."""
+        pictures = tuple(
+            replace(one, shown=replace(one.shown, scene=replace(one.shown.scene, noise=0.0))) for one in sample.pictures
+        )
+        self.drawn.append(replace(sample, pictures=pictures))
         return self.drawn[-1]
 
     def film(self, shown: list[Shown]) -> list[Any]:
@@ -68,7 +74,7 @@ def loaded() -> tuple[Watched, list[Shard], list[tuple[Micro, Step]], list[list[
     stock = Stock(source, BUCKETS, seed=5, real_share=0.3)
     shards, rows = [], []
     for reader in (False, True, False, False, True):
-        shards.append((stock.reader if reader else stock.main)(0.0))
+        shards.append((stock.reader if reader else stock.main)(1.0))
         rows.append([_owner(source.drawn, shards[-1], row) for row in range(len(shards[-1].ids))])
     steps = Loader(SHAPE, BUCKETS, torch.device("cpu"), clean(atlas)).load_all([shards[:2], shards[2:3], shards[3:]])
     return source, shards, [(micro, step) for step in steps for micro in step.micros], rows
@@ -145,7 +151,13 @@ def ink_middles(shown: Shown, atlas: GlyphAtlas) -> list[tuple[str, int, float, 
     board, region = shown.scene.board, shown.region
     line = atlas.line(board.run.text, board.run.font, board.run.spacing)
     black = replace(
-        shown.scene, background=Background(Style.FLAT, (0, 0, 0), (0, 0, 0)), signs=(), shapes=(), brightness=0.0, contrast=1.0, noise=0.0
+        shown.scene,
+        background=Background(Style.FLAT, (0, 0, 0), (0, 0, 0)),
+        signs=(),
+        shapes=(),
+        brightness=0.0,
+        contrast=1.0,
+        noise=0.0,
     )
     for place, character in enumerate(board.run.text):
         alone = atlas.line(character, board.run.font)

@@ -130,7 +130,7 @@ def test_time_ends_a_run_and_sets_the_schedule(tmp_path: Path) -> None:
 
 def test_a_failing_worker_is_an_error_with_its_traceback() -> None:
     feeder = Feeder(BrokenSource, BUCKETS, workers=1, seed=1, pin=False)
-    with pytest.raises(RuntimeError, match="(?s)failed too often.*no such video"):
+    with pytest.raises(RuntimeError, match=r"(?s)failed too often.*no such video"):
         feeder.take(False)
     feeder.close()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training.keye_tiny.model import KeyeTiny
 from training.keye_tiny.shape import TinyShape
-from training.keye_tiny.supply import FRAME, FRAME_TOKENS, MIXED_TOKENS, Buckets, PictureGroup, Shard
+from training.keye_tiny.supply import FRAME, FRAME_TOKENS, Buckets, PictureGroup, Shard
 from training.keye_tiny.vision import GridTables, to_patches
 
 Render = Callable[[Any, int, int], Tensor]
@@ -121,7 +121,10 @@ class Loader:
         lengths = move(shard.lengths)
         own = self._padded(shard.frames.count if shard.frames is not None else 0)
         place = move(shard.seen_from)
-        frame_shift, mixed_shift = frames_before * FRAME_TOKENS, padded - own + mixed_before * MIXED_TOKENS
+        frame_shift, mixed_shift = (
+            frames_before * FRAME_TOKENS,
+            padded - own + mixed_before * self._buckets.mixed_tokens,
+        )
         return Micro(
             reader=shard.reader,
             ids=move(shard.ids),
@@ -156,7 +159,7 @@ class Loader:
         count = sum(len(pixels) for pixels in pictures)
         chunk = self._buckets.mixed_chunk
         rows = -(-count // chunk) * chunk
-        longest = MIXED_TOKENS * self._shape.merge**2
+        longest = self._buckets.mixed_tokens * self._shape.merge**2
         half = self._shape.vision_width // self._shape.vision_heads // 2
         patches = torch.zeros(rows, longest, 3 * self._shape.patch**2, dtype=torch.uint8, device=self._device)
         weights = torch.zeros(rows, longest, self._shape.table_side**2, device=self._device)

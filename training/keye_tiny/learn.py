@@ -14,7 +14,7 @@ from training.keye_tiny.letters import LABELS
 from training.keye_tiny.model import Extra, KeyeTiny, run_layer
 from training.keye_tiny.recipe import Recipe
 from training.keye_tiny.sample import Kind
-from training.keye_tiny.supply import FRAME, MIXED_TOKENS
+from training.keye_tiny.supply import FRAME
 from training.keye_tiny.vision import run_vision_layer
 
 COLUMNS = (
@@ -97,7 +97,9 @@ class Learner:
             if not micros:
                 continue
             weights = [
-                plain + (reading - plain) * (micro.loss_kind == Kind.READING) + (box - plain) * (micro.loss_kind == Kind.BOX)
+                plain
+                + (reading - plain) * (micro.loss_kind == Kind.READING)
+                + (box - plain) * (micro.loss_kind == Kind.BOX)
                 for micro in micros
             ]
             whole = torch.stack([weight.sum() for weight in weights]).sum().clamp_min(1e-6)
@@ -192,7 +194,7 @@ class Learner:
         half = shape.vision_width // shape.vision_heads // 2
         for rows, length, masked in (
             (buckets.frame_chunk, FRAME[0] * FRAME[1] // shape.patch**2, False),
-            (buckets.mixed_chunk, MIXED_TOKENS * shape.merge**2, True),
+            (buckets.mixed_chunk, buckets.mixed_tokens * shape.merge**2, True),
         ):
             lead = (rows, 1) if masked else ()
             one = Pass(

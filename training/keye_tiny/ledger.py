@@ -35,9 +35,11 @@ class Ledger:
         ]
         if sums[3] > 0:
             kl, balance, mass = (sums[:3] / sums[3]).tolist()
-            parts.append(f"kl {kl:.3f} balance {balance:.2f} mass {mass:.2f} norm {sums[4] / max(self.steps, 1):.2f}")
+            norm = float(sums[4]) / max(self.steps, 1)
+            parts.append(f"kl {kl:.3f} balance {balance:.2f} mass {mass:.2f} norm {norm:.2f}")
         if letters[1] > 0:
-            parts.append(f"letters {letters[0] / letters[1]:.2f} named {letters[2] / max(letters[3], 1):.0%}")
+            named = float(letters[2]) / max(float(letters[3]), 1.0)
+            parts.append(f"letters {float(letters[0] / letters[1]):.2f} named {named:.0%}")
         if learner.device.type == "cuda":
             parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.0f} GiB")
         cells = [

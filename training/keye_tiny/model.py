@@ -6,6 +6,7 @@ The residual stream, norms, router and index scores stay in float32; products ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from training.keye_tiny.experts import MixtureOfExperts
 from training.keye_tiny.shape import TinyShape
+
+POSITION_SIZE = 0.3
+"""Height of the waves that the vision tower's positions start as: near that of the patches, so that places show."""
 
 
 class Rope(NamedTuple):
@@ -61,6 +65,16 @@ def select_keys(scores: Tensor, causal: Tensor, topk: int) -> Tensor:
     level = scores == threshold
     room = topk - above.sum(-1, keepdim=True, dtype=torch.int32)
     return (above | (level & (level.cumsum(-1, dtype=torch.int32) <= room))) & causal
+
+
+def grid_waves(side: int, width: int) -> Tensor:
+    """Smooth rows [side * side, width] that tell places of a grid apart: waves along its rows and its columns."""
+    place = (torch.arange(side) + 0.5) / side
+    quarter = width // 4
+    angles = place[:, None] * (math.pi * (side / 2) ** torch.linspace(0, 1, quarter))
+    waves = torch.cat((angles.sin(), angles.cos()), dim=1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat((rows, columns), dim=2).flatten(0, 1)
 
 
 class RMSNorm(nn.Module):
@@ -246,8 +260,11 @@ class KeyeTiny(nn.Module):
                 continue
             std = 0.02
             if "visual" in name or "mlp_AR" in name:
+                if name.endswith("embeddings.position_embedding.weight"):
+                    weight.copy_(POSITION_SIZE * grid_waves(self.shape.table_side, self.shape.vision_width))
+                    continue
                 fan_in = weight[0].numel()
-                std = 0.02 if "position_embedding" in name else fan_in**-0.5 * 0.7
+                std = 0.02 if "packing" in name else fan_in**-0.5 * 0.7
             elif name.endswith(("o_proj.weight", "down_proj")):
                 std = self.shape.hidden**-0.5 * depth_scale
             elif "proj" in name:

@@ -7,8 +7,10 @@ import random
 from keyeloop.runtime.content import Image, MediaRef, Message, Part, Text, Video
 from keyeloop.runtime.evidence import Region, View
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
+from keyeloop.tools.demo_video.sampling import sample_scene
 from keyeloop.tools.demo_video.scene import Scene, sign_region, text_region
 from keyeloop.tools.demo_video.timeline import sample_video
+from keyeloop.tools.demo_video.words import number, word
 from training.keye_tiny.sample import Sample, Shown, lay_out
 from training.keye_tiny.trajectories import FULL, zoom_box
 from training.keye_tiny.world import FRAME_SIZE, crop_size
@@ -17,8 +19,17 @@ CROP_SIZES = ((336, 140), (280, 140), (224, 168))
 """Width and height in pixels of crops; the first is that of the teacher's zoom."""
 
 
+EASY_FONTS = 8
+"""Fonts of the easiest readers; the rest join as difficulty rises."""
+
+
 def make_reader(rng: random.Random, atlas: GlyphAtlas, *, heldout: bool = False, difficulty: float = 1.0) -> Sample:
-    """One picture and its reading: a frame's board, a crop of the sign or of the board, or the place of the sign."""
+    """One picture and its reading: a frame's board, a crop of the sign or of the board, or the place of the sign.
+
+    Below full difficulty most are easy ones: a frame with a short number or word on a large board.
+    """
+    if rng.random() >= difficulty:
+        return _easy(rng, atlas, heldout, difficulty)
     kind = rng.choices(("board", "sign", "crop", "find"), (6, 3, 1, 2))[0]
     video = sample_video(
         rng,
@@ -34,17 +45,39 @@ def make_reader(rng: random.Random, atlas: GlyphAtlas, *, heldout: bool = False,
         return make_reader(rng, atlas, heldout=heldout, difficulty=difficulty)
     shot = rng.choice(wanted)
     scene = video.scene_at(shot.start_s + 0.2)
-    time_s = round(rng.uniform(0, 4000), 1)
     if kind == "sign":
         return _crop(scene, sign_region(scene, 0, atlas), shot.sign or "", _sign_window(rng, scene, atlas), "Sign?")
     if kind == "crop":
         ink = text_region(scene, atlas)
         return _crop(scene, ink, shot.board, _grow(rng, ink), "Read.")
-    view = View("f1", "video-1", "", time_s, FULL)
     if kind == "find":
         said = f"[f1 {','.join(map(str, zoom_box(sign_region(scene, 0, atlas))))}]"
-        return _sample(scene, view, FRAME_SIZE, "Find.", "", said)
-    return _sample(scene, view, FRAME_SIZE, "Read.", shot.board, f" {_cite(view, text_region(scene, atlas))}")
+        return _sample(scene, _frame(rng), FRAME_SIZE, "Find.", "", said)
+    return _board(rng, scene, shot.board, atlas)
+
+
+def _easy(rng: random.Random, atlas: GlyphAtlas, heldout: bool, difficulty: float) -> Sample:
+    longest = 2 + round(5 * difficulty)
+    text = number(rng, most_digits=min(longest, 5)) if rng.random() < 0.7 - 0.2 * difficulty else word(rng)[:longest]
+    fonts = atlas.choose(heldout=heldout) or tuple(range(atlas.fonts))
+    count = min(len(fonts), EASY_FONTS + round(difficulty * len(fonts)))
+    known = [fonts[index * len(fonts) // count] for index in range(count)]
+    return _board(rng, sample_scene(rng, atlas, text, fonts=known, heldout=heldout, difficulty=difficulty), text, atlas)
+
+
+def _board(rng: random.Random, scene: Scene, text: str, atlas: GlyphAtlas) -> Sample:
+    view = _frame(rng)
+    return _sample(scene, view, FRAME_SIZE, "Read.", text, f" {_cite(view, text_region(scene, atlas))}")
+
+
+def _frame(rng: random.Random) -> View:
+    return View("f1", "video-1", "", round(rng.uniform(0, 4000), 1), FULL)
+
+
+def board_sample(scene: Scene, region: Region, size: tuple[int, int], text: str, atlas: GlyphAtlas) -> Sample:
+    """Read the board through a window of the frame, shown at a width and height in pixels."""
+    view = View("z1", "video-1", "", 0.0, region, "f1")
+    return _sample(scene, view, size, "Read.", text, f" {_cite(view, text_region(scene, atlas))}")
 
 
 def _crop(scene: Scene, ink: Region, text: str, region: Region, request: str) -> Sample:

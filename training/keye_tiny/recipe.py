@@ -33,20 +33,20 @@ class Recipe:
     """Weight of a box's digits at first and at last; it rises linearly over ``box_ramp``."""
     box_ramp: tuple[float, float] = (0.25, 0.5)
     letter_weights: tuple[float, float] = (1.0, 0.1)
-    """Weight of naming the letters in each visual token, at first and from ``letter_share`` on; the sparse stage has none."""
+    """Weight of naming the letters in each visual token, at first and from ``letter_share`` to the sparse stage."""
     letter_share: float = 0.4
     reader_weight: float = 1.0
     reader_share: float = 0.4
     """Until here every step has reader samples."""
     reader_every: int = 4
     """From there to the sparse stage, one step in so many."""
-    ramp_share: float = 0.2
+    ramp_share: float = 0.3
     """Difficulty rises from 0 to 1 over this share."""
     main_shards: int = 1
     """Micro-batches of trajectories a step and rank."""
     reader_shards: int = 1
     buckets: Buckets = field(default_factory=Buckets)
-    real_share: float = 0.02
+    real_share: float = 0.005
     """Part of the sequences whose pictures really go through encoder, decoder and resize."""
     print_every_s: float = 20.0
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from tokenizers import Tokenizer
 
 from keyeloop.model_backend.keye.template import Chunk, Markup, Picture, Plain, Spoken, render
@@ -114,7 +113,9 @@ def lay_out(
         if after_reply:
             kinds[-len(piece)] = Kind.PLAIN  # the end token closes a reply
         after_reply = isinstance(chunk, Spoken)
-    return Sample(family, np.array(ids, np.int32), np.array(kinds, np.uint8), positions(len(ids), pictures), tuple(pictures))
+    return Sample(
+        family, np.array(ids, np.int32), np.array(kinds, np.uint8), positions(len(ids), pictures), tuple(pictures)
+    )
 
 
 def _kinds(text: str, unread: list[str]) -> list[int]:

@@ -25,7 +25,8 @@ def save_sheet(micro: Micro, passes: tuple[Pass, ...], out: Path) -> None:
     tiles = torch.cat([one.patches.view(-1, 2, 2, 3, 14, 14) for one in passes])
     length = micro.ids.shape[1]
     rows = torch.div(micro.seen_to, length, rounding_mode="floor")
-    pictures, lines = [], []
+    pictures: list[npt.NDArray[np.uint8]] = []
+    lines: list[str] = []
     for row in range(len(micro.ids)):
         mine = micro.seen_from[rows == row]
         if len(mine) != FRAME_TOKENS or len(pictures) == MOST:

@@ -32,6 +32,8 @@ class Buckets:
     """Queries a row at which the indexer is compared with the attention."""
     frame_chunk: int = 256
     mixed_chunk: int = 160
+    mixed_tokens: int = MIXED_TOKENS
+    """Tokens that pictures of other sizes than ``FRAME`` are padded to."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Stock:
         """The next full shard of trajectories, of whichever bucket fills first."""
         while True:
             sample = self.source.make(self._rng, difficulty)
-            fitting = [bucket for bucket in self.buckets.main if len(sample.ids) <= bucket[0] and _shows(sample)]
+            fitting = [bucket for bucket in self.buckets.main if len(sample.ids) <= bucket[0] and self._shows(sample)]
             if not fitting:
                 self.dropped += 1
                 continue
@@ -161,7 +163,7 @@ class Stock:
         samples: list[Any] = []
         while len(samples) < rows:
             sample = self.source.make_reader(self._rng, difficulty)
-            if len(sample.ids) <= length and _shows(sample):
+            if len(sample.ids) <= length and self._shows(sample):
                 samples.append(sample)
             else:
                 self.dropped += 1
@@ -185,7 +187,13 @@ class Stock:
             last_run = len(learned) - np.flatnonzero(np.diff(learned, prepend=-9) != 1)[-1] if len(learned) else 0
             answer = np.arange(len(learned)) >= len(learned) - last_run
             parts.append(
-                (learned - 1 + row * length, sample.ids[learned], np.full(len(learned), row), answer, sample.loss_kind[learned])
+                (
+                    learned - 1 + row * length,
+                    sample.ids[learned],
+                    np.full(len(learned), row),
+                    answer,
+                    sample.loss_kind[learned],
+                )
             )
             probes[row] = self._probes(learned - 1, count)
             for picture in sample.pictures:
@@ -245,11 +253,10 @@ class Stock:
             seen_from.append(np.arange(job.tokens) + index * FRAME_TOKENS)
             seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
         for index, job in enumerate(mixed):
-            if job.tokens > MIXED_TOKENS:
-                raise ValueError(
-                    f"a picture of {job.width}x{job.height} px takes {job.tokens} tokens, over {MIXED_TOKENS}"
-                )
-            seen_from.append(np.arange(job.tokens) + pool + index * MIXED_TOKENS)
+            most = self.buckets.mixed_tokens
+            if job.tokens > most:
+                raise ValueError(f"a picture of {job.width}x{job.height} px takes {job.tokens} tokens, over {most}")
+            seen_from.append(np.arange(job.tokens) + pool + index * most)
             seen_to.append(np.arange(job.tokens) + job.row * length + job.start)
         letters: list[Ints] = [np.zeros((0, 2), np.int64)]
         before = 0
@@ -276,7 +283,6 @@ class Stock:
             real[place] = jobs[index].pixels
         return PictureGroup(height, width, packed, len(jobs), real_at, real)
 
-
-def _shows(sample: Any) -> bool:
-    """Whether every picture fits the vision tower's padded passes; long thin crops do not."""
-    return all(picture.tokens <= MIXED_TOKENS for picture in sample.pictures)
+    def _shows(self, sample: Any) -> bool:
+        """Whether every picture fits the vision tower's padded passes; long thin crops do not."""
+        return all(picture.tokens <= self.buckets.mixed_tokens for picture in sample.pictures)

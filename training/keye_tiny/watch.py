@@ -21,7 +21,9 @@ class Watch:
     The wish to stop is noticed even then, since the interpreter writes signals into a socket before Python sees them.
     """
 
-    def __init__(self, end: Callable[[int], None] = os._exit, *, grace_s: float = GRACE_S, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self, end: Callable[[int], None] = os._exit, *, grace_s: float = GRACE_S, stuck_s: float = STUCK_S
+    ) -> None:
         self._end, self._grace_s, self._stuck_s = end, grace_s, stuck_s
         self._beat = 0.0
         self._told: float | None = None
