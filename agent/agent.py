@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from keyeloop.agent import batch
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.dispatch import check_schemas
@@ -146,6 +147,22 @@ class Agent:
             await asyncio.wait({worker})
             if not worker.cancelled():
                 worker.exception()
+
+    async def run_many(self, tasks: Iterable[batch.Task | str], concurrency: int = 8) -> list[batch.TaskOutcome]:
+        """Run many tasks, at most ``concurrency`` at a time; their outcomes in the order of the tasks.
+
+        A task that fails is an outcome with its reason and does not disturb the others. A model that answers one
+        request at a time makes the others wait, which their ``Limits.seconds`` count. Cancelling ends every open run as
+        interrupted. Raises InputError and ConfigError, before anything runs, for what are no tasks and for a
+        concurrency below 1.
+        """
+        return await batch.run_many(lambda _: self, tasks, concurrency)
+
+    def stream_many(
+        self, tasks: Iterable[batch.Task | str], concurrency: int = 8
+    ) -> AsyncGenerator[batch.TaskOutcome, None]:
+        """As :meth:`run_many`, yielding each outcome as it comes. Closing the iterator ends the open runs."""
+        return batch.stream_many(lambda _: self, tasks, concurrency)
 
     async def close(self) -> None:
         """Free the model, if this agent loaded it; idempotent."""

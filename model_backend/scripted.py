@@ -16,8 +16,10 @@ from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.visual_cost import FramePlan, FrameSize, VisualCost
 
 Spoken = Message | Reply | str
-Script = Spoken | Callable[[Request], Spoken | Awaitable[Spoken]]
-"""One entry: a reply, or a function of the request (sync or async) that makes one or raises."""
+Answering = Callable[[Request], Spoken | Awaitable[Spoken]]
+"""A reply made from the request, at once or in its own time; it may raise."""
+Script = Spoken | Answering
+"""One entry of a script."""
 
 BYTES_A_TOKEN = 4
 PATCH_PX = 28
@@ -71,13 +73,14 @@ def calls(*wanted: tuple[str, dict[str, Any]], reasoning: str = "") -> Message:
 class ScriptedBackend:
     """Gives prepared replies in order and keeps every request it was given in ``requests``.
 
+    ``replies`` is a sequence of entries, or one function that answers every request, which many runs at once need.
     Parses nothing: a Message carries its own calls and thinking, a Reply also its malformed calls and finish, a str
     is an answer. Tokens are four bytes each, pictures cost their patches. BackendError when the script runs out.
     """
 
     def __init__(
         self,
-        replies: Sequence[Script],
+        replies: Sequence[Script] | Answering,
         *,
         model: str = "scripted",
         context_tokens: int = 32_768,
@@ -87,7 +90,7 @@ class ScriptedBackend:
     ) -> None:
         self.requests: list[Request] = []
         self.closed = False
-        self._replies = tuple(replies)
+        self._replies = replies if callable(replies) else tuple(replies)
         self._cost = cost or PatchCost()
         self._capabilities = Capabilities(model, context_tokens, self._cost, native_video, tool_images)
 
@@ -108,10 +111,7 @@ class ScriptedBackend:
         """The next reply of the script."""
         cached = self._cached(request)
         self.requests.append(request)
-        turn = len(self.requests)
-        if turn > len(self._replies):
-            raise BackendError(f"the script has {len(self._replies)} replies; request {turn} has none: add one")
-        entry = self._replies[turn - 1]
+        entry = self._entry(len(self.requests))
         made = entry if isinstance(entry, Message | Reply | str) else entry(request)
         reply = _as_reply(await made if inspect.isawaitable(made) else made)
         if on_delta is not None:
@@ -134,6 +134,13 @@ class ScriptedBackend:
     async def close(self) -> None:
         """Note that it was closed."""
         self.closed = True
+
+    def _entry(self, turn: int) -> Script:
+        if callable(self._replies):
+            return self._replies
+        if turn > len(self._replies):
+            raise BackendError(f"the script has {len(self._replies)} replies; request {turn} has none: add one")
+        return self._replies[turn - 1]
 
     def _visual(self, message: Message) -> int:
         total = 0

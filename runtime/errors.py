@@ -7,10 +7,12 @@
     ├── UsageError             the developer or user mends the input (CLI: exit code 2)
     │   ├── InputError         a file, an address or a question that cannot be used
     │   ├── ConfigError        a setting that is unknown or out of range
-    │   └── ToolDefinitionError  a Python function that cannot become a tool
+    │   ├── ToolDefinitionError  a Python function that cannot become a tool
+    │   └── ModelRequestForbidden  a test would have asked a real model
     └── OperatorError          the machine, a server or a sandbox failed; the run ends with this reason recorded
         ├── BackendError       the model could not be asked
-        │   └── CheckpointError  weights that do not fit the model
+        │   ├── CheckpointError  weights that do not fit the model
+        │   └── ContextOverflow  a request that has more tokens than the model reads
         ├── SandboxUnavailable   no engine can isolate code here
         ├── SandboxError       a sandbox broke its protocol or could not be started
         └── JournalError       a run's record could not be written or read
@@ -41,6 +43,10 @@ class ToolDefinitionError(UsageError):
     """Raised when a Python function cannot become a tool, naming the parameter and the cure."""
 
 
+class ModelRequestForbidden(UsageError):
+    """Raised in place of a request to a real model while these are forbidden, as in tests."""
+
+
 class OperatorError(KeyeloopError):
     """Raised when something outside the caller's hands failed."""
 
@@ -51,6 +57,10 @@ class BackendError(OperatorError):
 
 class CheckpointError(BackendError):
     """Raised when a checkpoint's tensors do not fit the model: missing, extra or wrongly shaped."""
+
+
+class ContextOverflow(BackendError):
+    """Raised when a model's server refuses a request because it is longer than the model's context."""
 
 
 class SandboxUnavailable(OperatorError):

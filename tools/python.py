@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -46,9 +46,17 @@ class Python:
     spec = SPEC
     in_order = SPEC.name
 
-    def __init__(self, sandbox: SandboxSpec | None = None, engine: str = "auto") -> None:
+    def __init__(
+        self,
+        sandbox: SandboxSpec | None = None,
+        engine: str = "auto",
+        *,
+        opener: Callable[[SandboxSpec, str], Sandbox] = open_sandbox,
+    ) -> None:
+        """``opener`` starts a run's sandbox of this spec and engine, at the run's first call."""
         self._sandbox = sandbox or SandboxSpec()
         self._engine = engine
+        self._opener = opener
 
     @property
     def timeout_s(self) -> float:
@@ -62,7 +70,7 @@ class Python:
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend."""
-        seat: _Seat = context.state.setdefault(SPEC.name, _Seat(self._sandbox, self._engine))
+        seat: _Seat = context.state.setdefault(SPEC.name, _Seat(lambda: self._opener(self._sandbox, self._engine)))
         code = str(arguments["code"])
         try:
             result = await asyncio.to_thread(seat.exec, code)
@@ -99,8 +107,8 @@ class Python:
 class _Seat:
     """One run's sandbox, opened by the first call that gets the lock."""
 
-    def __init__(self, spec: SandboxSpec, engine: str) -> None:
-        self._spec, self._engine = spec, engine
+    def __init__(self, opener: Callable[[], Sandbox]) -> None:
+        self._opener = opener
         self._lock = threading.Lock()
         self._sandbox: Sandbox | None = None
         self._closed = False
@@ -110,7 +118,7 @@ class _Seat:
             if self._closed:
                 raise ToolError("the run has ended")
             if self._sandbox is None:
-                self._sandbox = open_sandbox(self._spec, self._engine)
+                self._sandbox = self._opener()
             return self._sandbox.exec(code)
 
     def interrupt(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
+from keyeloop.model_backend.forbidding import require_requests_allowed
 from keyeloop.model_backend.keye.config import KeyeConfig
 from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KEYE_TINY_LIMITS, KeyeVisualCost, VisionLimits
 from keyeloop.model_backend.keye.decoder import AttentionMode
@@ -129,6 +130,7 @@ class LocalBackend:
 
         Raises BackendError when it does not fit the context, a picture cannot be used or memory runs out.
         """
+        require_requests_allowed(self._name)
         started = time.monotonic()
         try:
             return await self._worker.run(lambda job: self._answer(request, media, job, started), on_delta)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keyeloop.agent.agent import Agent as Agent
     from keyeloop.agent.answer import Answer as Answer
+    from keyeloop.agent.batch import Task as Task
+    from keyeloop.agent.batch import TaskOutcome as TaskOutcome
     from keyeloop.model_backend.base import Sampling as Sampling
     from keyeloop.runtime.budget import Limits as Limits
     from keyeloop.runtime.content import Image as Image
@@ -38,6 +40,8 @@ _HOMES = {
     "Limits": "runtime.budget",
     "OperatorError": "runtime.errors",
     "Sampling": "model_backend.base",
+    "Task": "agent.batch",
+    "TaskOutcome": "agent.batch",
     "Text": "runtime.content",
     "Tool": "tools.base",
     "ToolContext": "tools.base",
