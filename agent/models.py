@@ -21,6 +21,8 @@ ModelLike = str | os.PathLike[str] | ModelBackend
 def check_model(model: ModelLike) -> None:
     """Raise InputError, before anything heavy is imported, for an unknown name or a folder without weights."""
     if not isinstance(model, str | os.PathLike):
+        if not hasattr(model, "generate"):
+            raise InputError(f"model {model!r} is no name, no folder and no backend (it has no generate)")
         return
     name = os.fspath(model)
     if not name.startswith(REPLAY):

@@ -11,13 +11,17 @@ from keyeloop.tools.base import Tool
 
 
 class Toolset:
-    """An ordered set of tools. ToolDefinitionError for a name given twice, or for a plain function."""
+    """An ordered set of tools. ToolDefinitionError for a name given twice, a plain function or a class."""
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         self._tools: dict[str, Tool] = {}
+        if not isinstance(tools, Iterable):
+            raise ToolDefinitionError(f"tools is {type(tools).__name__}, which is no list: write tools=[...]")
         for tool in tools:
+            name = getattr(tool, "__name__", repr(tool))
+            if isinstance(tool, type):
+                raise ToolDefinitionError(f"{name} is a class, not a tool: write {name}()")
             if not hasattr(tool, "spec"):
-                name = getattr(tool, "__name__", repr(tool))
                 raise ToolDefinitionError(f"{name} is not a tool: put @tool above its definition")
             if tool.spec.name in self._tools:
                 raise ToolDefinitionError(f"two tools are called {tool.spec.name!r}: give one of them @tool(name=...)")

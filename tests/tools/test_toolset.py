@@ -7,6 +7,7 @@ import pytest
 from keyeloop.runtime.errors import ToolDefinitionError, ToolError
 from keyeloop.tools.decorate import tool
 from keyeloop.tools.toolset import Toolset
+from keyeloop.tools.video.zoom import Zoom
 
 
 @tool
@@ -37,6 +38,13 @@ def test_a_plain_function_is_told_to_be_decorated() -> None:
 
     with pytest.raises(ToolDefinitionError, match="plain is not a tool: put @tool above"):
         Toolset([plain])  # type: ignore[list-item]
+
+
+def test_a_class_or_no_list_is_told_how_to_be_written() -> None:
+    with pytest.raises(ToolDefinitionError, match=r"Zoom is a class, not a tool: write Zoom\(\)"):
+        Toolset([Zoom])  # type: ignore[list-item]
+    with pytest.raises(ToolDefinitionError, match=r"tools is Zoom, which is no list: write tools=\[\.\.\.\]"):
+        Toolset(Zoom())  # type: ignore[arg-type]
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
