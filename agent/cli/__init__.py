@@ -10,6 +10,7 @@ import typer
 from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.doctor import doctor
+from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
 from keyeloop.agent.cli.show import show
@@ -32,6 +33,7 @@ def build_app() -> typer.Typer:
     for name, command in (
         ("run", run),
         ("show", show),
+        ("look", look),
         ("doctor", doctor),
         ("demo", demo),
         ("demo-video", demo_video),
