@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 
@@ -14,13 +15,14 @@ from keyeloop.agent import batch
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.dispatch import check_schemas
-from keyeloop.agent.inputs import PathLike, Task, open_task, read_images
+from keyeloop.agent.inputs import Examination, PathLike, examine_task, listed, read_images
 from keyeloop.agent.models import ModelLike, check_model, load_model
 from keyeloop.agent.prompt import system_text
 from keyeloop.agent.session import Session
 from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.clock import Clock, SystemClock
+from keyeloop.runtime.errors import UsageError
 from keyeloop.runtime.events import Event, RunEnded, RunStart
 from keyeloop.tools.base import Tool
 from keyeloop.tools.toolset import Toolset
@@ -102,7 +104,12 @@ class Agent:
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
     ) -> Answer:
-        """As :meth:`run`, for scripts; Ctrl-C raises KeyboardInterrupt after the record is closed."""
+        """As :meth:`run`, for scripts; Ctrl-C raises KeyboardInterrupt after the record is closed.
+
+        Raises UsageError where an event loop runs already, as in a notebook.
+        """
+        if asyncio._get_running_loop() is not None:
+            raise UsageError("run_sync cannot wait where an event loop runs (a notebook, async code): await agent.run")
         return asyncio.run(self.run(task, video=video, videos=videos, images=images, documents=documents))
 
     async def stream(
@@ -119,34 +126,13 @@ class Agent:
         Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not. Closing the
         iterator ends the run as interrupted. Raises as :meth:`run` does.
         """
-        decoder = Decoder()
-        try:
-            every_video = [*([video] if video is not None else []), *videos]
-            opened = await asyncio.to_thread(open_task, task, every_video, images, documents, decoder)
-            session = await self._session(opened, decoder)
-        except BaseException:
-            decoder.close()
-            raise
-        queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
-        here, owner = asyncio.get_running_loop(), threading.get_ident()
-
-        def emit(event: StreamEvent) -> None:
-            if threading.get_ident() == owner:
-                queue.put_nowait(event)
-            else:  # a backend that generates in a thread
-                here.call_soon_threadsafe(queue.put_nowait, event)
-
-        worker = asyncio.create_task(session.play(emit))
-        worker.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-            await worker
-        finally:
-            worker.cancel()
-            await asyncio.wait({worker})
-            if not worker.cancelled():
-                worker.exception()
+        with Decoder() as decoder:
+            every_video = [*([video] if video is not None else []), *listed(videos)]
+            examined = await asyncio.to_thread(examine_task, task, every_video, images, documents, decoder)
+            session = await self._session(examined, decoder)
+            async with aclosing(_played(session)) as events:
+                async for event in events:
+                    yield event
 
     async def run_many(self, tasks: Iterable[batch.Task | str], concurrency: int = 8) -> list[batch.TaskOutcome]:
         """Run many tasks, at most ``concurrency`` at a time; their outcomes in the order of the tasks.
@@ -178,8 +164,9 @@ class Agent:
     ) -> None:
         await self.close()
 
-    async def _session(self, task: Task, decoder: Decoder) -> Session:
+    async def _session(self, examined: Examination, decoder: Decoder) -> Session:
         backend = await asyncio.to_thread(self._load)
+        task = await asyncio.to_thread(examined.task)
         pixels = await asyncio.to_thread(read_images, task, backend.capabilities().cost, decoder)
         tools = (
             self._tools
@@ -205,6 +192,30 @@ class Agent:
             if self._backend is None:
                 self._backend = load_model(self._model)
             return self._backend
+
+
+async def _played(session: Session) -> AsyncGenerator[StreamEvent, None]:
+    """The events of a session while it plays; closing it cancels the session and waits for its end."""
+    queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+    here, owner = asyncio.get_running_loop(), threading.get_ident()
+
+    def emit(event: StreamEvent) -> None:
+        if threading.get_ident() == owner:
+            queue.put_nowait(event)
+        else:  # a backend that generates in a thread
+            here.call_soon_threadsafe(queue.put_nowait, event)
+
+    worker = asyncio.create_task(session.play(emit))
+    worker.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (event := await queue.get()) is not None:
+            yield event
+        await worker
+    finally:
+        worker.cancel()
+        await asyncio.wait({worker})
+        if not worker.cancelled():
+            worker.exception()
 
 
 def how_to_go_on(run: os.PathLike[str]) -> str:

@@ -7,19 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from numpy import uint8
-from numpy.typing import NDArray
-
 from keyeloop.agent.prompt import task_text
-from keyeloop.runtime.content import Image, Part, Text
+from keyeloop.runtime.content import Part, Text
 from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.evidence import Region, Source
+from keyeloop.runtime.evidence import Source
+from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.search.index import DocumentIndex
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
-from keyeloop.tools.video.probe import open_source
+from keyeloop.tools.video.probe import Examined, examine
+from keyeloop.tools.video.still import read_still, show_still
 
 PathLike = str | os.PathLike[str]
 
@@ -33,13 +31,26 @@ class Task:
     documents: Path | None
 
 
-def open_task(
+@dataclass(frozen=True)
+class Examination:
+    """A question and inputs that can be used, while their files are still being hashed."""
+
+    question: str
+    inputs: tuple[Examined, ...]
+    documents: Path | None
+
+    def task(self) -> Task:
+        """The task; waits for the hashes. Raises InputError for a file that changed meanwhile."""
+        return Task(self.question, {one.name: one.source() for one in self.inputs}, self.documents)
+
+
+def examine_task(
     question: str,
     videos: Sequence[PathLike],
     images: Sequence[PathLike],
     documents: PathLike | None,
     decoder: Decoder,
-) -> Task:
+) -> Examination:
     """Examine the inputs of a task: ``video-1``, ``video-2``, ..., ``image-1``, ...
 
     Raises InputError, one line with cause and cure, for an empty question or an input that cannot be used.
@@ -54,49 +65,45 @@ def open_task(
         raise InputError(
             f"the documents folder {folder} holds no .txt or .md file: convert what it holds to one of them"
         )
-    sources = [
-        _open(path, f"{kind}-{number}", kind, decoder)
+    inputs = tuple(
+        _examine(path, f"{kind}-{number}", kind, decoder)
         for kind, paths in (("video", videos), ("image", images))
-        for number, path in enumerate(paths, 1)
-    ]
-    return Task(question.strip(), {source.name: source for source in sources}, folder)
+        for number, path in enumerate(listed(paths), 1)
+    )
+    return Examination(question.strip(), inputs, folder)
 
 
-def read_images(task: Task, cost: VisualCost, decoder: Decoder) -> dict[str, NDArray[uint8]]:
+def listed(paths: Sequence[PathLike]) -> Sequence[PathLike]:
+    """``paths`` as they are; InputError for a single path, whose letters would be taken for files."""
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(f"videos and images are lists of files: write [{os.fspath(paths)!r}]")
+    return paths
+
+
+def read_images(task: Task, cost: VisualCost, decoder: Decoder) -> dict[str, Pixels]:
     """Pixels of the image inputs by name, at the size that the model sees. InputError for one that is damaged."""
-    pixels = {}
-    for source in task.sources.values():
-        if source.kind == "image":
-            size = cost.image(source.width, source.height)
-            try:
-                cuts = decoder.cut(source.path, None, _whole(source), size.width, size.height)
-            except Unusable as error:
-                raise InputError(f"{source.path} {error}") from None
-            pixels[source.name] = cuts[0].pixels
-    return pixels
+    images = (source for source in task.sources.values() if source.kind == "image")
+    return {source.name: read_still(source, cost, decoder) for source in images}
 
 
-def opening_parts(task: Task, pixels: Mapping[str, NDArray[uint8]], context: ToolContext) -> tuple[Part, ...]:
+def opening_parts(task: Task, pixels: Mapping[str, Pixels], context: ToolContext) -> tuple[Part, ...]:
     """The first user turn: every image input under its handle, then the sources and the question in words."""
     parts: list[Part] = []
     for name, picture in pixels.items():
-        source = task.sources[name]
-        view = context.views.frame(name, source.sha256, None, _whole(source))
-        parts += [Text(f"{name}: {view.handle}"), Image(context.media.put_image(picture), view), Text("\n")]
+        image = show_still(task.sources[name], picture, context)
+        handle = image.view.handle if image.view is not None else ""
+        parts += [Text(f"{name}: {handle}"), image, Text("\n")]
     return (*parts, Text(task_text(task.question, task.sources.values())))
 
 
-def _open(path: PathLike, name: str, kind: str, decoder: Decoder) -> Source:
-    source = open_source(os.fspath(path), name, decoder=decoder)
-    if source.kind != kind:
-        found = source.kind
+def _examine(path: PathLike, name: str, kind: str, decoder: Decoder) -> Examined:
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{name} is {path!r}, which is no path: name a file")
+    examined = examine(os.fspath(path), name, decoder)
+    if (found := examined.facts.kind) != kind:
         raise InputError(f"{path} is {_a(found)}, not {_a(kind)}: pass it as --{found}, in Python as {found}s=[...]")
-    return source
+    return examined
 
 
 def _a(kind: str) -> str:
     return "an image" if kind == "image" else "a video"
-
-
-def _whole(source: Source) -> Region:
-    return Region(0, 0, source.width, source.height)

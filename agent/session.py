@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from numpy import uint8
-from numpy.typing import NDArray
-
 from keyeloop import __version__
 from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher
@@ -26,6 +23,7 @@ from keyeloop.runtime.content import Message, Text
 from keyeloop.runtime.errors import KeyeloopError
 from keyeloop.runtime.events import Event, Noticed, RunEnded, RunStart
 from keyeloop.runtime.journal import Journal
+from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.views import ViewBook
 from keyeloop.runtime.wire import to_wire
 from keyeloop.tools.base import ToolContext
@@ -42,7 +40,7 @@ class Session:
     """Everything one run stands on; :meth:`play` runs it once."""
 
     task: Task
-    pixels: Mapping[str, NDArray[uint8]]
+    pixels: Mapping[str, Pixels]
     """Image inputs, decoded."""
     system: str
     backend: ModelBackend

@@ -99,7 +99,7 @@ def _resolve(raw: RawCitation, book: dict[str, View], declared: dict[str, Source
     source = declared.get(raw.source) if raw.source is not None else only
     if source is None:
         return Citation(raw.source or "", "", raw.time_s, None, None, False, raw.text)
-    frame = View("", source.name, source.sha256, raw.time_s, Region(0, 0, source.width, source.height))
+    frame = View("", source.name, source.sha256, raw.time_s, source.whole)
     region, sound = _region(frame, raw.box)
     shown = [view for view in book.values() if view.source == source.name and _near(view.time_s, raw.time_s)]
     seen = sound and any(region is None or view.region.iou(region) > 0 for view in shown)

@@ -26,6 +26,11 @@ class Source:
     duration_s: float | None = None
     """Presentation seconds from the first frame to the end of the last; None for an image."""
 
+    @property
+    def whole(self) -> Region:
+        """All of the displayed picture."""
+        return Region(0, 0, self.width, self.height)
+
 
 @dataclass(frozen=True)
 class Region:

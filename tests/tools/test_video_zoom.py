@@ -26,7 +26,8 @@ from keyeloop.tools.video.clip import ClipVideo
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.frames import STATE_KEY
 from keyeloop.tools.video.probe import open_source
-from keyeloop.tools.video.zoom import MIN_SIDE_PX, Zoom, pixel_region, view_image
+from keyeloop.tools.video.still import read_still, show_still
+from keyeloop.tools.video.zoom import MIN_SIDE_PX, Zoom, pixel_region
 from tests.tools.moving_pictures import bar_code, read_bar_code, write_video
 
 WIDTH, HEIGHT = 320, 200
@@ -50,6 +51,11 @@ def picture() -> NDArray[np.uint8]:
     """Every pixel tells where it is: red is x / 2, green is y, blue is a fine chequer that no thumbnail keeps."""
     x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     return np.stack([x // 2, y, (x + y) % 2 * 255], axis=2).astype(np.uint8)
+
+
+def show_map(context: ToolContext) -> Image:
+    source = context.inputs["image-1"]
+    return show_still(source, read_still(source, context.cost, context.state[STATE_KEY]), context)
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ async def zoom(context: ToolContext, view: str, box: Any) -> tuple[str, Image]:
 
 
 async def test_a_crop_has_the_very_pixels_of_the_source(context: ToolContext) -> None:
-    view_image(context.inputs["image-1"], context)
+    show_map(context)
     text, image = await zoom(context, "f1", [250, 100, 750, 600])
     assert text == "z1: f1 box 250,100,750,600"
     assert image.view == View(
@@ -88,7 +94,7 @@ async def test_a_crop_has_the_very_pixels_of_the_source(context: ToolContext) ->
 
 
 async def test_a_crop_of_a_crop_is_cut_from_the_source(context: ToolContext) -> None:
-    view_image(context.inputs["image-1"], context)
+    show_map(context)
     await zoom(context, "f1", [500, 500, 1000, 1000])
     text, image = await zoom(context, "z1", [0, 500, 250, 1000])
     assert text == "z2: z1 box 0,500,250,1000"
@@ -112,7 +118,7 @@ async def test_a_frame_is_cut_at_its_own_time_at_full_size(context: ToolContext)
 
 
 async def test_a_tiny_box_is_widened_and_enlarged(context: ToolContext) -> None:
-    view_image(context.inputs["image-1"], context)
+    show_map(context)
     _, image = await zoom(context, "f1", [999, 999, 1000, 1000])
     assert image.view is not None and image.view.region == Region(312, 192, 320, 200)
     assert (image.media.width, image.media.height) == (16, 16)
@@ -129,7 +135,7 @@ async def test_a_tiny_box_is_widened_and_enlarged(context: ToolContext) -> None:
     ],
 )
 async def test_what_cannot_be_cut_is_told(view: str, box: list[float], told: str, context: ToolContext) -> None:
-    view_image(context.inputs["image-1"], context)
+    show_map(context)
     with pytest.raises(ToolError) as caught:
         await zoom(context, view, box)
     assert str(caught.value).startswith(told)
@@ -137,13 +143,13 @@ async def test_what_cannot_be_cut_is_told(view: str, box: list[float], told: str
 
 
 async def test_a_box_of_the_wrong_length_is_told_even_unchecked(context: ToolContext) -> None:
-    view_image(context.inputs["image-1"], context)
+    show_map(context)
     with pytest.raises(ToolError, match="box must be four numbers"):
         await Zoom().call({"view": "f1", "box": [0, 0, 10]}, context)
 
 
 async def test_a_crop_that_costs_too_much_is_refused(context: ToolContext) -> None:
-    view_image(context.inputs["image-1"], context)
+    show_map(context)
     context.visual_budget_tokens = 20
     with pytest.raises(ToolError, match=r"^a crop costs 65 picture tokens, 20 are left; answer now$"):
         await zoom(context, "f1", [0, 0, 1000, 1000])

@@ -51,11 +51,6 @@ def find_source(context: ToolContext, name: str, kind: str | None = None) -> Sou
     raise ToolError(f"there is no {what} {name!r}; known {what}s: {known}")
 
 
-def whole(source: Source) -> Region:
-    """All of a source's displayed picture."""
-    return Region(0, 0, source.width, source.height)
-
-
 async def cut(
     context: ToolContext, source: Source, times_s: Sequence[float] | None, region: Region, width: int, height: int
 ) -> tuple[Cut, ...]:
@@ -86,13 +81,15 @@ async def look(context: ToolContext, source: Source, start_s: float, end_s: floa
                 f"no frame fits the {context.visual_budget_tokens} picture tokens that are left; answer now"
             )
         times: Sequence[float] = spaced(start_s, end_s, plan.frames)
-        cuts = await cut(context, source, times, whole(source), plan.size.width, plan.size.height)
+        cuts = await cut(context, source, times, source.whole, plan.size.width, plan.size.height)
         if len(cuts) < plan.frames:  # the video has fewer frames there, so each may be larger
             larger = context.cost.clip(source.width, source.height, len(cuts), context.visual_budget_tokens)
             if larger.size != plan.size:
                 times = [one.time_s for one in cuts if one.time_s is not None]
-                cuts = await cut(context, source, times, whole(source), larger.size.width, larger.size.height)
-        return Video(tuple(_frame(context, source, one) for one in cuts))
+                cuts = await cut(context, source, times, source.whole, larger.size.width, larger.size.height)
+        stored = await asyncio.to_thread(lambda: [context.media.put_image(one.pixels) for one in cuts])
+        views = [context.views.frame(source.name, source.sha256, one.time_s, source.whole) for one in cuts]
+        return Video(tuple(Image(media, view) for media, view in zip(stored, views, strict=True)))
 
 
 def spaced(start_s: float, end_s: float, count: int) -> tuple[float, ...]:
@@ -100,8 +97,3 @@ def spaced(start_s: float, end_s: float, count: int) -> tuple[float, ...]:
     if count == 1:
         return (start_s,)
     return tuple(start_s + (end_s - start_s) * step / (count - 1) for step in range(count))
-
-
-def _frame(context: ToolContext, source: Source, one: Cut) -> Image:
-    media = context.media.put_image(one.pixels)
-    return Image(media, context.views.frame(source.name, source.sha256, one.time_s, whole(source)))

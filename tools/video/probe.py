@@ -4,28 +4,52 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.source import BackgroundHash
 from keyeloop.tools.video.child.errors import Unusable
-from keyeloop.tools.video.decoder import Decoder, require_file
+from keyeloop.tools.video.decoder import Decoder, Facts, require_file
 
 
-def open_source(path: str | Path, name: str, *, decoder: Decoder | None = None) -> Source:
-    """Declare a video or image file under the name that the model will use, hashing it while it is examined.
+class Examined(NamedTuple):
+    """A file that can be looked at, and whose hash is still being computed."""
+
+    name: str
+    path: str
+    facts: Facts
+    hashing: BackgroundHash
+
+    def source(self) -> Source:
+        """The declared input; waits for the hash. Raises InputError for a file that changed meanwhile."""
+        facts = self.facts
+        return Source(
+            self.name, facts.kind, self.hashing.sha256(), self.path, facts.width, facts.height, facts.duration_s
+        )
+
+
+def examine(path: str | Path, name: str, decoder: Decoder) -> Examined:
+    """Find out what a video or image file is, and begin to hash it.
 
     Width and height are those of the displayed picture, rotation and pixel shape applied; ``duration_s`` counts from
-    the first frame to the end of the last. ``decoder`` is used and left open; without one, a child lives for this call.
-    Raises InputError, one line with cause and cure: no such file, a folder, text or a playlist, a video cut before its
-    index, audio only, no frames, a format that is not allowed.
+    the first frame to the end of the last. ``decoder`` is used and left open. Raises InputError, one line with cause
+    and cure: no such file, a folder, text or a playlist, a video cut before its index, audio only, no frames, a format
+    that is not allowed.
     """
     path = str(path)
     try:
         require_file(path)
         hashing = BackgroundHash(Path(path))
-        with nullcontext(decoder) if decoder is not None else Decoder() as child:
-            facts = child.probe(path)
+        return Examined(name, path, decoder.probe(path), hashing)
     except Unusable as error:
         raise InputError(f"{path} {error}") from None
-    return Source(name, facts.kind, hashing.sha256(), path, facts.width, facts.height, facts.duration_s)
+
+
+def open_source(path: str | Path, name: str, *, decoder: Decoder | None = None) -> Source:
+    """Declare a video or image file under the name that the model will use; see :func:`examine`.
+
+    Without a ``decoder``, a child lives for this call.
+    """
+    with nullcontext(decoder) if decoder is not None else Decoder() as child:
+        return examine(path, name, child).source()

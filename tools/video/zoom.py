@@ -1,17 +1,17 @@
-"""The tool that looks closer at a box of a view, and still images as views."""
+"""The tool that looks closer at a box of a view."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from keyeloop.runtime.content import Image, Part, Text, ToolSpec
 from keyeloop.runtime.errors import InputError, ToolError
-from keyeloop.runtime.evidence import Box, Region, Source, View
+from keyeloop.runtime.evidence import Box, Region, View
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.video.child.errors import Unusable
-from keyeloop.tools.video.frames import close_decoder, cut, decoder_of, find_source, turn, whole
+from keyeloop.tools.video.frames import close_decoder, cut, find_source, turn
 from keyeloop.tools.video.wording import zoom_text
 
 MIN_SIDE_PX = 8
@@ -62,7 +62,7 @@ class Zoom:
                 )
             times = None if parent.time_s is None else [parent.time_s]
             (one,) = await cut(context, source, times, region, size.width, size.height)
-            media = context.media.put_image(one.pixels)
+            media = await asyncio.to_thread(context.media.put_image, one.pixels)
             view = context.views.crop(parent, region)
         return Text(zoom_text(view, box)), Image(media, view)
 
@@ -81,20 +81,6 @@ def pixel_region(parent: View, box: Box) -> Region:
     x0, x1 = _pixels(asked.x0, asked.x1, within.x0, within.x1)
     y0, y1 = _pixels(asked.y0, asked.y1, within.y0, within.y1)
     return Region(x0, y0, x1, y1)
-
-
-def view_image(source: Source, context: ToolContext) -> Image:
-    """Show a declared still image as a view (``f1``, ...), at the model's own size; for use when a run begins.
-
-    Blocks while the image is decoded. Raises InputError when it cannot be.
-    """
-    size = context.cost.image(source.width, source.height)
-    try:
-        (one,) = decoder_of(context).cut(source.path, None, whole(source), size.width, size.height)
-    except Unusable as error:
-        raise InputError(f"{source.path} {error}") from None
-    media = context.media.put_image(one.pixels)
-    return Image(media, context.views.frame(source.name, source.sha256, None, whole(source)))
 
 
 def _box(value: object) -> Box:
