@@ -50,7 +50,7 @@ def bwrap_options(plan: BwrapPlan, spec: SandboxSpec) -> list[str]:
 
 def bwrap_command(plan: BwrapPlan, uid: int) -> list[str]:
     """The program that bubblewrap starts: Python, after dropping root where bubblewrap ran as root."""
-    command = [str(plan.python.inside), "-I", "-S", "-B", "-c", BOOT]
+    command = [str(plan.python.inside), "-s", "-S", "-B", "-c", BOOT]
     if plan.way == "userns":
         return command
     drop = ["--reuid", str(uid), "--regid", str(uid), "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
@@ -65,7 +65,8 @@ def _environment(plan: BwrapPlan, spec: SandboxSpec) -> dict[str, str]:
         "LOGNAME": "sandbox",
         "MPLBACKEND": "Agg",
         "PATH": f"{HOME}/bin:/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": ":".join(str(folder) for folder in plan.python.sites_inside),
+        "PYTHONHASHSEED": "0",  # equal code shows sets in equal order, so that a run can be repeated
+        "PYTHONSAFEPATH": "1",
         "TMPDIR": "/tmp",
         "USER": "sandbox",
         **dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),

@@ -68,6 +68,8 @@ class Worker:
         import site
 
         site.setquit()
+        os.environ.pop("PYTHONSAFEPATH", None)  # it was for this process; what code starts finds its packages too
+        os.environ.setdefault("PYTHONPATH", os.pathsep.join(config["site"]))
         for folder in config["site"]:
             site.addsitedir(folder)
         sys.path.insert(0, config["work"])

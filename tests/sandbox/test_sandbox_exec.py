@@ -33,6 +33,15 @@ def test_state_lives_from_call_to_call(shared: Bubblewrap) -> None:
     assert value(shared, "_ * 2") == "1010" and value(shared, "math.floor(2.5)") == "2"
 
 
+def test_equal_code_shows_equal_sets_in_every_sandbox(shared: Bubblewrap) -> None:
+    code = "import subprocess, sys\nprint([*{'ash', 'elm', 'fir', 'oak', 'yew'}], hash('x'))"
+    code += (
+        "\nprint(subprocess.run([sys.executable, '-c', 'print(hash(1.5), hash(\"x\"))'], capture_output=True).stdout)"
+    )
+    with Bubblewrap(SandboxSpec(limits=QUICK)) as other:
+        assert shared.exec(code).stdout == other.exec(code).stdout != ""
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
