@@ -13,7 +13,7 @@ from training.keye_tiny.batch import Render
 from training.keye_tiny.packing import Packed
 from training.keye_tiny.render import BatchRenderer
 
-GPU_CHUNK_PIXELS = 1024 * 252 * 140
+GPU_CHUNK_PIXELS = 2048 * 252 * 140
 """Pixels that a GPU renders at once: large, since a call costs thousands of launches."""
 
 

@@ -181,7 +181,7 @@ class Prefetch:
     already under way keep the kinds they were begun with.
     """
 
-    def __init__(self, feeder: Feeder, loader: Loader, device: torch.device, *, depth: int = 6) -> None:
+    def __init__(self, feeder: Feeder, loader: Loader, device: torch.device, *, depth: int = 8) -> None:
         self._feeder, self._loader, self._depth = feeder, loader, depth
         self.kinds: Callable[[int], Sequence[bool]] = lambda step: (False,)
         self.waited_s = self.render_s = 0.0

@@ -36,9 +36,9 @@ class Recipe:
     """Weight of naming the letters in each visual token, at first and from ``letter_share`` to the sparse stage."""
     letter_share: float = 0.4
     reader_weight: float = 1.0
-    reader_share: float = 0.4
+    reader_share: float = 0.5
     """Until here every step has reader samples."""
-    reader_every: int = 4
+    reader_every: int = 3
     """From there to the sparse stage, one step in so many."""
     ramp_share: float = 0.3
     """Difficulty rises from 0 to 1 over this share."""

@@ -26,12 +26,12 @@ Ints = npt.NDArray[Any]
 class Buckets:
     """Static shapes: rows of ``(length, rows)``, readers, and how many pictures share one pass of the vision tower."""
 
-    main: tuple[tuple[int, int], ...] = ((512, 192), (800, 128))
+    main: tuple[tuple[int, int], ...] = ((512, 192), (720, 128))
     reader: tuple[int, int] = (112, 768)
     probes: int = 48
     """Queries a row at which the indexer is compared with the attention."""
     frame_chunk: int = 256
-    mixed_chunk: int = 160
+    mixed_chunk: int = 108
     mixed_tokens: int = MIXED_TOKENS
     """Tokens that pictures of other sizes than ``FRAME`` are padded to."""
 

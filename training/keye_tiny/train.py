@@ -17,6 +17,7 @@ BEGAN = time.monotonic()
 import argparse  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from functools import partial  # noqa: E402
@@ -40,6 +41,10 @@ from training.keye_tiny.supply import Source  # noqa: E402
 from training.keye_tiny.watch import Watch  # noqa: E402
 
 
+SWITCH_S = 5e-4
+"""How long the thread that loads may keep the interpreter from the one that drives the device."""
+
+
 class Run:
     """A training run of one rank."""
 
@@ -58,12 +63,14 @@ class Run:
         if torch.cuda.is_available():
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(self.device)
+            torch.set_float32_matmul_precision("high")
+            sys.setswitchinterval(SWITCH_S)
         workers = worker_count(self.world) if options.workers < 0 else options.workers
         self.feeder = Feeder(
             open_source,
             recipe.buckets,
             workers=workers,
-            seed=options.seed * 64 + self.rank * 8 + round(8 * options.span[0]),
+            seed=options.seed * 64 + self.rank * 8 + (os.getpid() * 1024 if options.resume else 0),
             pin=self.device.type == "cuda",
             real_share=recipe.real_share,
         )
