@@ -12,7 +12,7 @@ from keyeloop.agent.agent import Agent
 from keyeloop.agent.checks import Check, module, run_checks
 from keyeloop.model_backend.scripted import PatchCost, Script, ScriptedBackend, call
 from keyeloop.runtime.content import Image, Text, ToolSpec
-from keyeloop.runtime.errors import InputError, ToolDefinitionError
+from keyeloop.runtime.errors import InputError, ToolDefinitionError, UsageError
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.tools.video.clip import ClipVideo
 from keyeloop.tools.video.zoom import Zoom
@@ -74,9 +74,24 @@ async def test_nothing_is_recorded_for_inputs_that_cannot_be_used(tmp_path: Path
     ):
         with pytest.raises(InputError):
             await agent.run("what?", **wrong)
+    with pytest.raises(InputError, match=r"videos and images are lists of files: write \['b.mp4'\]"):
+        await agent.run("what?", videos="b.mp4")
+    with pytest.raises(InputError, match=r"video-1 is \['b.mp4'\], which is no path"):
+        await agent.run("what?", video=["b.mp4"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="the question is empty"):
         await agent.run(" \n")
     assert not (tmp_path / "runs").exists()
+
+
+async def test_waiting_inside_an_event_loop_is_told_to_await() -> None:
+    with pytest.raises(UsageError, match=r"run_sync cannot wait where an event loop runs .*: await agent.run"):
+        Agent(ScriptedBackend(["x"]), []).run_sync("what?")
+
+
+@pytest.mark.parametrize("model", [None, 5])
+def test_a_model_that_is_none_is_told_at_once(model: object) -> None:
+    with pytest.raises(InputError, match=f"model {model} is no name, no folder and no backend"):
+        Agent(model)  # type: ignore[arg-type]
 
 
 def test_tools_are_checked_before_anything_runs() -> None:
