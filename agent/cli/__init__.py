@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except KeyeloopError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        _complain(str(error))
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except typer.Exit as leave:
         return int(leave.exit_code)
@@ -68,5 +68,12 @@ def _run(arguments: list[str]) -> int:
             raise
         told = error.format_message() if hasattr(error, "format_message") else str(error)
         if told:
-            print(f"error: {told} (keyeloop --help)", file=sys.stderr)
+            _complain(f"{told} (keyeloop --help)")
         return EXIT_USAGE
+
+
+def _complain(text: str) -> None:
+    """One line on stderr that cannot steer a terminal, whatever a file's name holds."""
+    from keyeloop.agent.wording import clean
+
+    print("error: " + clean(" ".join(text.split())), file=sys.stderr)

@@ -284,6 +284,12 @@ def test_settings_come_from_the_environment_too(recorded: Path, monkeypatch: pyt
     assert len(list(Path("kept").iterdir())) == 1
 
 
+def test_an_error_cannot_steer_the_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keyeloop("run", "what?", "--video", "a\x1b[31mred\nb.mp4") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "\x1b" not in told and told.count("\n") == 1
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom keyeloop.agent.cli import main\n"
