@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,7 +26,7 @@ UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
 class Journal:
     """Writes ``RUN/journal.jsonl``; pictures go to ``RUN/media``. A killed process loses at most the line in flight."""
 
-    def __init__(self, folder: Path, clock: Clock, file: IO[bytes], next_seq: int) -> None:
+    def __init__(self, folder: Path, clock: Clock, file: FileIO, next_seq: int) -> None:
         self.folder = folder
         self.media = MediaStore(folder / MEDIA)
         self._clock, self._file, self._next_seq = clock, file, next_seq
@@ -34,7 +36,7 @@ class Journal:
         """Begin the record of a new run in ``folder``, which is made; JournalError when it already holds one."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / JOURNAL).open("xb")
+            file = (folder / JOURNAL).open("xb", buffering=0)
         except FileExistsError:
             raise JournalError(f"{folder} already holds a run: choose another folder") from None
         except OSError as error:
@@ -50,21 +52,30 @@ class Journal:
         sound, events = 0, 0
         for event, end in _scan(folder):
             sound, events = end, event.seq + 1
-        file = (folder / JOURNAL).open("r+b")
+        file = (folder / JOURNAL).open("r+b", buffering=0)
         file.truncate(sound)
         file.seek(sound)
         return cls(folder, clock, file, events)
 
     def append(self, event: Event) -> Event:
-        """Number and date the event, write it, and return it so; it is on disk when this returns."""
+        """Number and date the event, write it, and return it so; it is on disk when this returns.
+
+        Raises JournalError where it cannot be written; what was written of it is taken back, so that the next line, if
+        there is room for it, begins where it should.
+        """
         if self._file.closed:
             raise JournalError(f"the record of {self.folder} is closed")
         stamped = event.model_copy(update={"seq": self._next_seq, "time_s": self._clock.now()})
+        begin = self._file.tell()
         try:
-            self._file.write(event_to_line(stamped) + b"\n")
-            self._file.flush()
+            rest = memoryview(event_to_line(stamped) + b"\n")
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.seek(begin)
+                self._file.truncate()
             raise JournalError(f"{self.folder / JOURNAL} could not be written: {error.strerror}") from error
         self._next_seq += 1
         return stamped

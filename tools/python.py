@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from keyeloop.runtime.content import Image, Part, Text, ToolSpec
 from keyeloop.runtime.errors import InputError, SandboxUnavailable, ToolError
-from keyeloop.runtime.picture import decode_picture, read_header
+from keyeloop.runtime.picture import read_header
 from keyeloop.sandbox import Availability, Display, ExecResult, Sandbox, SandboxSpec, availability, open_sandbox
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.results import fit_picture
+from keyeloop.tools.results import shortened
+from keyeloop.tools.video.frames import close_decoder
+from keyeloop.tools.video.still import show_untrusted
 
 MAX_TEXT_CHARS: Final = 8_000
 """Of what was printed or shown; the middle of more is left out."""
@@ -71,20 +73,22 @@ class Python:
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend."""
         seat: _Seat = context.state.setdefault(SPEC.name, _Seat(lambda: self._opener(self._sandbox, self._engine)))
-        code = str(arguments["code"])
+        code, stop = str(arguments["code"]), threading.Event()
         try:
-            result = await asyncio.to_thread(seat.exec, code)
+            result = await asyncio.to_thread(seat.exec, code, stop)
         except SandboxUnavailable as error:
             raise ToolError(f"python is not available here: {error}") from error
         except asyncio.CancelledError:
+            stop.set()
             seat.interrupt()
             raise
         if result.status != "ok":
             raise ToolError(self._problem(result, code))
-        return _parts(result, context)
+        return await _parts(result, context)
 
     async def close(self, context: ToolContext) -> None:
-        """End the run's sandbox; idempotent."""
+        """End the run's sandbox, and the decoder of its pictures; idempotent."""
+        close_decoder(context)
         seat = context.state.pop(SPEC.name, None)
         if seat is not None:
             await asyncio.to_thread(seat.close)
@@ -100,7 +104,7 @@ class Python:
             text = _raised(result, code) + (f"; {kept}" if result.state_lost else "")
         for what, output in (("printed before", result.stdout), ("standard error", result.stderr)):
             if output.strip():
-                text += f"\n{what}:\n{_shortened(_trimmed(output), MAX_ERROR_CHARS)}"
+                text += f"\n{what}:\n{shortened(_trimmed(output), MAX_ERROR_CHARS)}"
         return text
 
 
@@ -113,12 +117,13 @@ class _Seat:
         self._sandbox: Sandbox | None = None
         self._closed = False
 
-    def exec(self, code: str) -> ExecResult:
+    def exec(self, code: str, stop: threading.Event) -> ExecResult:
+        """Run ``code``, unless ``stop`` was set before its turn came: nobody waits for it any more."""
         with self._lock:
-            if self._closed:
-                raise ToolError("the run has ended")
-            if self._sandbox is None:
+            if self._sandbox is None and not self._closed and not stop.is_set():
                 self._sandbox = self._opener()
+            if self._sandbox is None or self._closed or stop.is_set():
+                raise ToolError("the call was stopped before its code ran")
             return self._sandbox.exec(code)
 
     def interrupt(self) -> None:
@@ -134,22 +139,22 @@ class _Seat:
                 self._sandbox.close()
 
 
-def _parts(result: ExecResult, context: ToolContext) -> tuple[Part, ...]:
+async def _parts(result: ExecResult, context: ToolContext) -> tuple[Part, ...]:
     lines = ["the sandbox was started afresh: earlier variables are gone"] if result.state_lost else []
     lines.append(_trimmed(result.stdout))
     drawn = [display for display in result.displays if _picture(display) is not None]
     shown = [str(display.data.get("text/plain", "")) for display in result.displays if display not in drawn]
-    pictures, left_out = _pictures(drawn, context)
+    pictures, left_out = await _pictures(drawn, context)
     lines += [_trimmed(text) for text in shown]
     lines += [f"standard error:\n{_trimmed(result.stderr)}"] if result.stderr.strip() else []
     lines += [f"file /out/{artifact.path}: {artifact.mime}, {artifact.size} bytes" for artifact in result.artifacts]
-    text = _shortened("\n".join(line for line in (*lines, *left_out) if line), MAX_TEXT_CHARS)
+    text = shortened("\n".join(line for line in (*lines, *left_out) if line), MAX_TEXT_CHARS)
     if not text and not pictures:
         text = "no output: print what you need"
     return (*((Text(text),) if text else ()), *pictures)
 
 
-def _pictures(drawn: list[Display], context: ToolContext) -> tuple[list[Image], list[str]]:
+async def _pictures(drawn: list[Display], context: ToolContext) -> tuple[list[Image], list[str]]:
     """Pictures at the model's size, the budget shared among them; a line for each that cannot be shown."""
     shares = replace(
         context, visual_budget_tokens=context.visual_budget_tokens // max(1, min(len(drawn), MAX_PICTURES))
@@ -162,7 +167,7 @@ def _pictures(drawn: list[Display], context: ToolContext) -> tuple[list[Image], 
             header = read_header(data)
             if header.width * header.height > MAX_PICTURE_PIXELS:
                 raise InputError(f"{header.width}x{header.height} pixels are more than {MAX_PICTURE_PIXELS}")
-            pictures.append(fit_picture(decode_picture(data), shares))
+            pictures.append(await show_untrusted(data, shares))
         except (InputError, ToolError) as error:
             left_out.append(f"picture left out: {error}")
     return pictures, left_out
@@ -180,19 +185,12 @@ def _raised(result: ExecResult, code: str) -> str:
     error = result.error
     if error is None:
         return "the code was interrupted"
-    text = _shortened(f"{error.name}: {error.message}".rstrip(": "), MAX_ERROR_CHARS)
+    text = shortened(f"{error.name}: {error.message}".rstrip(": "), MAX_ERROR_CHARS)
     lines = code.splitlines()
     if error.line is None or not 1 <= error.line <= len(lines):
         return text
-    return f"{text} (line {error.line}: {_shortened(lines[error.line - 1].strip(), 120)})"
+    return f"{text} (line {error.line}: {shortened(lines[error.line - 1].strip(), 120)})"
 
 
 def _trimmed(text: str) -> str:
     return text.rstrip().lstrip("\n")
-
-
-def _shortened(text: str, limit_chars: int) -> str:
-    if len(text) <= limit_chars:
-        return text
-    half = limit_chars // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

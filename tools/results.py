@@ -15,6 +15,7 @@ from keyeloop.runtime.errors import InputError, JournalError, ToolDefinitionErro
 from keyeloop.runtime.evidence import View
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.picture import Pixels, decode_picture
+from keyeloop.runtime.visual_cost import FrameSize
 from keyeloop.tools.base import ToolContext
 
 MAX_TEXT_CHARS = 16_000
@@ -42,7 +43,7 @@ def to_parts(value: Any, context: ToolContext, tool: str) -> tuple[Part, ...]:
     if value is None:
         return (Text(NOTHING),)
     if isinstance(value, str):
-        return (Text(_clipped(value)),)
+        return (Text(shortened(value)),)
     try:
         plain = to_jsonable_python(value, fallback=_plain, inf_nan_mode="constants")
     except (ValueError, TypeError):
@@ -50,7 +51,7 @@ def to_parts(value: Any, context: ToolContext, tool: str) -> tuple[Part, ...]:
             f"tool {tool!r} returned {_name(value)}: return text, a number, a list, a dict, a dataclass, "
             "an RGB array of uint8 or a PIL image"
         ) from None
-    return (Text(_clipped(json.dumps(plain, ensure_ascii=False))),)
+    return (Text(shortened(json.dumps(plain, ensure_ascii=False))),)
 
 
 def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) -> Image:
@@ -59,20 +60,28 @@ def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) 
     ``pixels`` are height x width x 3, RGB of uint8. Raises ToolError when no picture fits the budget any more.
     """
     height, width = pixels.shape[:2]
-    wide, high = width, height
-    size = context.cost.image(wide, high)
-    while size.tokens > context.visual_budget_tokens and min(wide, high) > _MIN_SIDE_PX:
-        wide, high = max(1, wide * 3 // 4), max(1, high * 3 // 4)
-        size = context.cost.image(wide, high)
-    if size.tokens > context.visual_budget_tokens:
-        raise ToolError(
-            f"no room for a picture: the smallest takes {size.tokens} tokens, {context.visual_budget_tokens} are left"
-        )
+    size = fitting_size(width, height, context)
     if (size.width, size.height) != (width, height):
         shrinks = size.width * size.height < width * height
         way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         pixels = np.asarray(cv2.resize(pixels, (size.width, size.height), interpolation=way), np.uint8)
     return Image(context.media.put_image(pixels), view)
+
+
+def fitting_size(width: int, height: int, context: ToolContext) -> FrameSize:
+    """Size and cost of a picture of ``width`` x ``height`` pixels, smaller where the budget of one result is short.
+
+    Raises ToolError when no picture fits it any more.
+    """
+    size = context.cost.image(width, height)
+    while size.tokens > context.visual_budget_tokens and min(width, height) > _MIN_SIDE_PX:
+        width, height = max(1, width * 3 // 4), max(1, height * 3 // 4)
+        size = context.cost.image(width, height)
+    if size.tokens > context.visual_budget_tokens:
+        raise ToolError(
+            f"no room for a picture: the smallest takes {size.tokens} tokens, {context.visual_budget_tokens} are left"
+        )
+    return size
 
 
 def check_parts(parts: Iterable[Any], media: MediaStore, tool: str) -> None:
@@ -146,8 +155,9 @@ def _name(value: Any) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
 
 
-def _clipped(text: str) -> str:
-    if len(text) <= MAX_TEXT_CHARS:
+def shortened(text: str, limit_chars: int = MAX_TEXT_CHARS) -> str:
+    """Text whose middle is left out, with a note of how much, where it is longer than ``limit_chars``."""
+    if len(text) <= limit_chars:
         return text
-    half = MAX_TEXT_CHARS // 2
+    half = limit_chars // 2
     return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

@@ -17,12 +17,13 @@ from keyeloop.model_backend.base import Delta, Request
 from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call, calls
 from keyeloop.runtime.content import ToolSpec
-from keyeloop.runtime.errors import BackendError
+from keyeloop.runtime.errors import BackendError, JournalError
 from keyeloop.runtime.events import RunEnded, RunStart
 from keyeloop.runtime.journal import read_journal, steady_lines
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.tools.base import Tool, ToolContext
 from tests.agent.small_tools import add, crash, look, refuse, wait_for
+from tests.tools.moving_pictures import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS: list[Tool] = [add, crash, look, refuse, wait_for]
@@ -173,6 +174,25 @@ async def test_tools_are_closed_once_however_a_run_ends(tmp_path: Path) -> None:
 def heed_ctrl_c() -> None:
     """For a new process: a shell that starts these tests in the background lets its children ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def children() -> set[str]:
+    """Processes that this one has started and not yet collected."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {pid for listed in lists for pid in listed.read_text().split()}
+
+
+async def test_no_decoder_is_left_behind_when_a_run_cannot_be_recorded(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", [0, 40, 80])
+    (tmp_path / "runs").write_text("in the way")
+    before = children()
+    with pytest.raises(JournalError, match="cannot be recorded"):
+        await Agent(ScriptedBackend(["x"]), [], runs=tmp_path / "runs").run("?", video=video)
+    stream = Agent(ScriptedBackend([hang]), [], runs=tmp_path / "others").stream("?", video=video)
+    await until(stream, "run_start")
+    assert children() > before
+    await stream.aclose()
+    assert children() == before
 
 
 def hanging_run(runs: Path) -> subprocess.Popen[str]:

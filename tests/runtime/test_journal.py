@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -128,6 +129,22 @@ def test_a_whole_line_of_rubbish_at_the_end_counts_as_torn(tmp_path: Path) -> No
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(b"\0\0\0\n")
     assert list(read_journal(tmp_path)) == written
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_line(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    journal = Journal.create(tmp_path, SystemClock())
+    written = [journal.append(event) for event in all_events()[:2]]
+    room = (tmp_path / "journal.jsonl").stat().st_size + 100
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+        with pytest.raises(JournalError, match=r"journal\.jsonl could not be written: File too large"):
+            journal.append(Noticed(turn=1, code="x", text="y" * 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    written.append(journal.append(all_events()[-1]))
+    journal.close()
+    assert list(read_journal(tmp_path)) == written and [event.seq for event in written] == [0, 1, 2]
 
 
 def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:

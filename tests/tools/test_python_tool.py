@@ -16,6 +16,7 @@ from keyeloop.sandbox import Limits, SandboxSpec, availability
 from keyeloop.sandbox.bwrap_plan import find_bwrap
 from keyeloop.tools import Python, ToolContext
 from keyeloop.tools.python import MAX_TEXT_CHARS
+from keyeloop.tools.video.frames import decoder_of
 
 QUICK = SandboxSpec(limits=Limits(wall_s=2, interrupt_grace_s=0.3, memory_bytes=512 << 20))
 
@@ -105,6 +106,7 @@ async def test_pictures_come_at_the_models_size_and_within_the_budget(desk: Desk
     many = await desk.parts("for n in range(6): display(Image.new('L', (40, 40)))")
     assert [type(part) for part in many] == [Text, Image, Image, Image, Image]
     assert many[0] == Text("2 more pictures left out")
+    assert decoder_of(desk.context).pid is not None, "they were decoded in the guarded child"
 
 
 @pytest.mark.sandbox
@@ -151,6 +153,19 @@ async def test_a_cancelled_call_stops_the_code_and_the_next_one_works(desk: Desk
         await task
     started_s = time.monotonic()
     assert await desk.text("x") == "7" and time.monotonic() - started_s < 2
+
+
+@pytest.mark.sandbox
+async def test_a_call_cancelled_while_its_sandbox_opens_runs_nothing(desk: Desk) -> None:
+    desk.tool = Python()
+    task = asyncio.create_task(desk.parts("import time; time.sleep(25)"))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    started_s = time.monotonic()
+    await desk.tool.close(desk.context)
+    assert time.monotonic() - started_s < 15, "closing waited for the code"
 
 
 @pytest.mark.sandbox

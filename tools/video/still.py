@@ -1,15 +1,20 @@
-"""Declared still images, as the model is shown them when a run begins."""
+"""Still pictures: the declared ones, shown when a run begins, and those that untrusted code drew."""
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+
 from keyeloop.runtime.content import Image
-from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.evidence import Source
+from keyeloop.runtime.errors import InputError, ToolError
+from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.results import fitting_size
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
+from keyeloop.tools.video.frames import decoder_of, turn
 
 
 def read_still(source: Source, cost: VisualCost, decoder: Decoder) -> Pixels:
@@ -29,3 +34,30 @@ def show_still(source: Source, pixels: Pixels, context: ToolContext) -> Image:
     """Store what :func:`read_still` gave, under a handle of its own (``f1``, ...)."""
     view = context.views.frame(source.name, source.sha256, None, source.whole)
     return Image(context.media.put_image(pixels), view)
+
+
+async def show_untrusted(data: bytes, context: ToolContext) -> Image:
+    """Store an encoded picture at the model's size, within the budget of one result; decoded in the guarded child.
+
+    Raises ToolError for one that cannot be decoded or does not fit.
+    """
+    decoder = decoder_of(context)
+    async with turn(context):
+        try:
+            return await asyncio.to_thread(_stored, data, context, decoder)
+        except Unusable as error:
+            raise ToolError(f"the picture {error}") from None
+        except asyncio.CancelledError:
+            decoder.stop()
+            raise
+
+
+def _stored(data: bytes, context: ToolContext, decoder: Decoder) -> Image:
+    with tempfile.NamedTemporaryFile(prefix="keyeloop-picture-") as file:
+        file.write(data)
+        file.flush()
+        facts = decoder.probe(file.name)
+        size = fitting_size(facts.width, facts.height, context)
+        whole = Region(0, 0, facts.width, facts.height)
+        (one,) = decoder.cut(file.name, None, whole, size.width, size.height)
+    return Image(context.media.put_image(one.pixels))
