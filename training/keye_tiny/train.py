@@ -1,7 +1,7 @@
 """Train keye-tiny for a given number of minutes.
 
-    python -m training.keye_tiny.train --minutes 9.5 --span 0:0.5 --out $OUT --state /tmp/ck
-    python -m training.keye_tiny.train --minutes 9.5 --span 0.5:1 --out $OUT --state /tmp/ck --resume
+    python -m training.keye_tiny.train --minutes 25 --out RUN --state /tmp/ck --profile --sheet
+    python -m training.keye_tiny.train --minutes 12 --out RUN --state /tmp/ck --resume
 
 ``--span`` is the part of the whole schedule that this call covers; a resumed run goes on where it stood. Under
 ``torchrun`` every rank has its own workers and seeds. Weights go to ``--out`` in pieces of at most 16 MiB, everything
@@ -21,6 +21,7 @@ import sys  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from functools import partial  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -39,7 +40,6 @@ from training.keye_tiny.shape import TinyShape  # noqa: E402
 from training.keye_tiny.sheet import save_sheet  # noqa: E402
 from training.keye_tiny.supply import Source  # noqa: E402
 from training.keye_tiny.watch import Watch  # noqa: E402
-
 
 SWITCH_S = 5e-4
 """How long the thread that loads may keep the interpreter from the one that drives the device."""
@@ -228,6 +228,9 @@ def main() -> None:
     from training.keye_tiny.source import BoardSource, opener
 
     options = options_from()
+    if options.real_share and not all(find_spec(name) for name in ("av", "cv2")):
+        print("no filmed pictures: PyAV or OpenCV is not installed", flush=True)
+        options.real_share = 0.0
     recipe = replace(
         Recipe(), dense_share=options.dense_share, peak_rate=options.peak_rate, real_share=options.real_share
     )
