@@ -22,8 +22,9 @@ from keyeloop.agent.session import Session
 from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.clock import Clock, SystemClock
-from keyeloop.runtime.errors import UsageError
+from keyeloop.runtime.errors import ConfigError, UsageError
 from keyeloop.runtime.events import Event, RunEnded, RunStart
+from keyeloop.runtime.prices import Prices
 from keyeloop.tools.base import Tool
 from keyeloop.tools.toolset import Toolset
 from keyeloop.tools.video.decoder import Decoder
@@ -35,8 +36,9 @@ StreamEvent = Event | Delta
 class Agent:
     """Answers questions about videos and images by looking, calling tools and citing what it saw.
 
-    ``model`` is a name (``keye-tiny``), the folder of a checkpoint, or a backend. ``tools`` are all the tools that the
-    model may call; left out, it gets the built-in ones. ``runs`` is where every run gets a folder of its own.
+    ``model`` is ``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name``, ``replay:RUN``, or a backend.
+    ``tools`` are all the tools that the model may call; left out, it gets the built-in ones. With ``prices`` every
+    usage tells its cost. ``runs`` is where every run gets a folder of its own.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Agent:
         tools: Iterable[Tool] | None = None,
         *,
         limits: Limits | None = None,
+        prices: Prices | None = None,
         sampling: Sampling | None = None,
         runs: PathLike = "runs",
         system: str | None = None,
@@ -56,6 +59,9 @@ class Agent:
         self._tools = None if tools is None else Toolset(tools)
         check_schemas(self._tools or ())
         self._limits = limits or Limits()
+        self._prices = prices
+        if self._limits.cost is not None and prices is None:
+            raise ConfigError("a limit of cost needs prices: set price_input and price_output (of a million tokens)")
         self._sampling = sampling or Sampling()
         self._system = system_text() if system is None else system
         self._result_visual_tokens = result_visual_tokens
@@ -180,6 +186,7 @@ class Agent:
             backend=backend,
             tools=tools,
             limits=self._limits,
+            prices=self._prices,
             sampling=self._sampling,
             result_visual_tokens=self._result_visual_tokens,
             runs=self.runs,
@@ -190,7 +197,9 @@ class Agent:
     def _load(self) -> ModelBackend:
         with self._loading:
             if self._backend is None:
-                self._backend = load_model(self._model)
+                backend = load_model(self._model)
+                backend.capabilities()  # may ask a server: here, off the event loop
+                self._backend = backend
             return self._backend
 
 

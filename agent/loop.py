@@ -123,8 +123,8 @@ class Loop:
                 raise
             self._stop = Stop("budget", "seconds", f"the limit of seconds is reached ({self._limit('seconds')})")
             return None
+        reply = self._number_calls(replace(reply, usage=self._budget.priced(reply.usage)))
         self._budget.charge_usage(reply.usage)
-        reply = self._number_calls(reply)
         self._record(
             ReplyReceived(
                 turn=self.turn,

@@ -1,4 +1,7 @@
-"""From what a person names to who thinks: a model's name, the folder of a checkpoint, a run to replay, or a backend."""
+"""From what a person names to who thinks, by one grammar on the command line, in settings and in Python.
+
+``keye-tiny | FOLDER | http://host:port/v1#name | replay:RUN``
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from pathlib import Path
 
 from keyeloop.model_backend.base import ModelBackend
 from keyeloop.model_backend.local.folder import model_folder
+from keyeloop.model_backend.openai_chat.address import is_address, parse_address
+from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.model_backend.replay import ReplayBackend
+from keyeloop.runtime.config import Config
 from keyeloop.runtime.errors import ConfigError, InputError, JournalError
 from keyeloop.runtime.journal import JOURNAL
 
@@ -19,13 +25,18 @@ ModelLike = str | os.PathLike[str] | ModelBackend
 
 
 def check_model(model: ModelLike) -> None:
-    """Raise InputError, before anything heavy is imported, for an unknown name or a folder without weights."""
+    """Raise InputError, before anything heavy is imported or asked, for what can be no model.
+
+    That is an unknown name, a folder without weights, a bad address, no run to replay.
+    """
     if not isinstance(model, str | os.PathLike):
         if not hasattr(model, "generate"):
             raise InputError(f"model {model!r} is no name, no folder and no backend (it has no generate)")
         return
     name = os.fspath(model)
-    if not name.startswith(REPLAY):
+    if is_address(name):
+        parse_address(name)
+    elif not name.startswith(REPLAY):
         model_folder(name)
     elif not (Path(name.removeprefix(REPLAY)) / JOURNAL).is_file():
         raise InputError(f"no run in {name.removeprefix(REPLAY)}: name the folder of a run, as {REPLAY}RUN")
@@ -33,6 +44,8 @@ def check_model(model: ModelLike) -> None:
 
 def load_model(model: ModelLike) -> ModelBackend:
     """The backend behind ``model``; a name or a folder is loaded here, which imports torch and takes a while.
+
+    An address becomes a client that asks its server only when its capabilities are needed.
 
     Raises InputError as :func:`check_model` does, ConfigError where torch is not installed, CheckpointError for
     weights that do not fit.
@@ -46,9 +59,18 @@ def load_model(model: ModelLike) -> ModelBackend:
             return ReplayBackend(Path(name.removeprefix(REPLAY)))
         except JournalError as error:
             raise InputError(f"{error}; name another run to replay") from None
+    if is_address(name):
+        return OpenAIChat(name)
     with needs_local(f"running {name} on this machine"):
         from keyeloop.model_backend.local.engine import LocalBackend
     return LocalBackend.load(name)
+
+
+def configured_model(config: Config) -> ModelLike:
+    """The model that settings name; a served one with what they say of its server."""
+    if not is_address(config.model):
+        return config.model
+    return OpenAIChat(config.model, context_tokens=config.context_tokens, pictures=config.pictures)
 
 
 @contextmanager

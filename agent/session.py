@@ -24,6 +24,7 @@ from keyeloop.runtime.errors import KeyeloopError
 from keyeloop.runtime.events import Event, Noticed, RunEnded, RunStart
 from keyeloop.runtime.journal import Journal
 from keyeloop.runtime.picture import Pixels
+from keyeloop.runtime.prices import Prices
 from keyeloop.runtime.views import ViewBook
 from keyeloop.runtime.wire import to_wire
 from keyeloop.tools.base import ToolContext
@@ -46,6 +47,7 @@ class Session:
     backend: ModelBackend
     tools: Toolset
     limits: Limits
+    prices: Prices | None
     sampling: Sampling
     result_visual_tokens: int | None
     runs: Path
@@ -54,7 +56,7 @@ class Session:
 
     async def play(self, emit: Callable[[Event | Delta], None]) -> None:
         """Run from run_start to run_end; what goes wrong is recorded, then raised."""
-        run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock)
+        run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock, self.prices)
         started_s = self.clock.monotonic()
         with Journal.create(self.runs / run_id, self.clock) as journal:
             tool_context = self._tool_context(journal)
@@ -118,6 +120,7 @@ class Session:
         context = Context(self.backend, self.tools.specs, sampling, opening)
         config: dict[str, Any] = {
             "limits": asdict(self.limits),
+            "prices": None if self.prices is None else asdict(self.prices),
             "sampling": asdict(sampling),
             "context_tokens": capabilities.context_tokens,
             "result_visual_tokens": self.result_visual_tokens,

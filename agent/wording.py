@@ -46,12 +46,13 @@ def parts_words(parts: Iterable[Part], limit: int = 400) -> str:
 
 
 def usage_words(usage: Usage) -> str:
-    """``1,400 tokens in (1,100 cached, 90 of pictures), 60 out (20 thinking)``."""
+    """``1,400 tokens in (1,100 cached, 90 of pictures), 60 out (20 thinking)``, and the cost where it is known."""
     out = f"{usage.output_tokens:,} out"
     thinking = f" ({usage.reasoning_tokens:,} thinking)" if usage.reasoning_tokens else ""
+    cost = "" if usage.cost is None else f", cost {usage.cost:.4g}"
     return (
         f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached, {usage.visual_tokens:,} of pictures), "
-        f"{out}{thinking}"
+        f"{out}{thinking}{cost}"
     )
 
 

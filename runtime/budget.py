@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import ConfigError
+from keyeloop.runtime.prices import Prices
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Limits:
     visual_tokens: int | None = None
     """Picture tokens that enter the context, each counted once."""
     seconds: float | None = None
+    cost: float | None = None
+    """In the currency of the model's prices, which must be known."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -32,8 +35,9 @@ class Limits:
 class Budget:
     """Counts what a run uses against its limits, from the moment it is made."""
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    def __init__(self, limits: Limits, clock: Clock, prices: Prices | None = None) -> None:
         self.limits = limits
+        self.prices = prices
         self.usage = Usage()
         """Sum of all requests."""
         self._clock = clock
@@ -53,6 +57,10 @@ class Budget:
         """So many tool calls are about to run."""
         self._calls += calls
 
+    def priced(self, usage: Usage) -> Usage:
+        """One request's usage with its cost, where prices are known and it has none yet."""
+        return usage if self.prices is None or usage.cost is not None else replace(usage, cost=self.prices.cost(usage))
+
     def charge_usage(self, usage: Usage) -> None:
         """A reply has come. Only the growth of its picture tokens over the request before counts as new."""
         self.usage += usage
@@ -71,6 +79,7 @@ class Budget:
             "total_tokens": self.usage.input_tokens + self.usage.output_tokens,
             "visual_tokens": self._visual_tokens,
             "seconds": self.elapsed_s,
+            "cost": self.usage.cost or 0.0,
         }
 
     def remaining(self) -> dict[str, float | None]:

@@ -7,15 +7,18 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.errors import ConfigError
+from keyeloop.runtime.prices import Prices
 
 FILE = "keyeloop.toml"
 PREFIX = "KEYELOOP_"
+SECRETS = frozenset({"KEYELOOP_API_KEY"})
+"""Read from the environment where they are needed, and nowhere else: no settings, so that nothing writes them down."""
 
 
 class Config(BaseModel):
@@ -24,7 +27,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str = "keye-tiny"
-    """A model name or the folder of a checkpoint."""
+    """``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name`` or ``replay:RUN``."""
     runs: Path = Path("runs")
     """Folder under which every run gets a folder of its own."""
     documents: Path | None = None
@@ -34,6 +37,8 @@ class Config(BaseModel):
     total_tokens: int | None = Field(default=None, gt=0)
     visual_tokens: int | None = Field(default=None, gt=0)
     seconds: float | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, gt=0)
+    """In the currency of the prices."""
     result_visual_tokens: int | None = Field(default=None, gt=0)
     """Picture tokens that one tool result may add; None leaves it to the model's context."""
     temperature: float = Field(default=0.0, ge=0)
@@ -41,11 +46,30 @@ class Config(BaseModel):
     max_tokens: int = Field(default=1024, gt=0)
     """Longest reply."""
     seed: int | None = None
+    price_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Of a million tokens, as the other prices."""
+    price_cached: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Left out, cached input costs as much as other input."""
+    price_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    context_tokens: int | None = Field(default=None, gt=0)
+    """What a served model takes, where its server does not say."""
+    pictures: Literal["tool", "user", "omit"] | None = None
+    """Where a tool's pictures stand in requests to a server; None tries it out."""
 
     @property
     def limits(self) -> Limits:
         """The budget part."""
-        return Limits(self.turns, self.tool_calls, self.total_tokens, self.visual_tokens, self.seconds)
+        return Limits(self.turns, self.tool_calls, self.total_tokens, self.visual_tokens, self.seconds, self.cost)
+
+    @property
+    def prices(self) -> Prices | None:
+        """None where none are given. ConfigError where only some of them are."""
+        given = (self.price_input, self.price_output)
+        if self.price_input is not None and self.price_output is not None:
+            return Prices(self.price_input, self.price_output, self.price_cached)
+        if any(price is not None for price in (*given, self.price_cached)):
+            raise ConfigError("prices need both price_input and price_output, each of a million tokens")
+        return None
 
 
 def load_config(
@@ -100,7 +124,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return {
         name.removeprefix(PREFIX).lower(): None if value.lower() in ("", "none") else value
         for name, value in environment.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and name not in SECRETS
     }
 
 

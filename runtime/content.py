@@ -115,6 +115,8 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     """Of the output: thinking."""
+    cost: float | None = None
+    """In the currency of the model's prices; None where these are unknown, for a sum also where one part's are."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -123,7 +125,18 @@ class Usage:
             self.visual_tokens + other.visual_tokens,
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            _cost_of_both(self, other),
         )
+
+
+def _cost_of_both(one: Usage, other: Usage) -> float | None:
+    """No tokens cost nothing; tokens of an unknown cost make the sum unknown."""
+    if one.cost is None and other.cost is None:
+        return None
+    for usage in (one, other):
+        if usage.cost is None and usage.input_tokens + usage.output_tokens > 0:
+            return None
+    return (one.cost or 0.0) + (other.cost or 0.0)
 
 
 @dataclass(frozen=True)

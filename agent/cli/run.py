@@ -25,7 +25,9 @@ def run(
     video: Annotated[list[Path] | None, typer.Option(help="A video to look into; may be repeated.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to look at; may be repeated.")] = None,
     documents: Annotated[Path | None, typer.Option(help="A folder of documents for web_search.")] = None,
-    model: Annotated[str | None, typer.Option(help="A model's name or folder (default: keye-tiny).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="keye-tiny (default), a folder, http://host:port/v1#name, or replay:RUN.")
+    ] = None,
     tool: Annotated[
         list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
     ] = None,
@@ -35,6 +37,7 @@ def run(
     max_total_tokens: Annotated[int | None, typer.Option(help="Tokens of all requests together.")] = None,
     max_visual_tokens: Annotated[int | None, typer.Option(help="Picture tokens.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Seconds for the whole run.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Cost of the whole run; needs prices in the settings.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws at a temperature above 0.")] = None,
@@ -46,6 +49,7 @@ def run(
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.answer import Answer
     from keyeloop.agent.live import LiveView
+    from keyeloop.agent.models import configured_model
     from keyeloop.model_backend.base import Sampling
     from keyeloop.runtime.config import load_config
 
@@ -59,15 +63,17 @@ def run(
             "total_tokens": max_total_tokens,
             "visual_tokens": max_visual_tokens,
             "seconds": max_seconds,
+            "cost": max_cost,
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
         }
     )
     agent = Agent(
-        config.model,
+        configured_model(config),
         _tools(tool or [], bool(video), bool(image), config),
         limits=config.limits,
+        prices=config.prices,
         sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
         runs=config.runs,
         result_visual_tokens=config.result_visual_tokens,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keyeloop.runtime.errors import OperatorError as OperatorError
     from keyeloop.runtime.errors import ToolError as ToolError
     from keyeloop.runtime.errors import UsageError as UsageError
+    from keyeloop.runtime.prices import Prices as Prices
     from keyeloop.runtime.trajectory import Trajectory as Trajectory
     from keyeloop.tools.base import Tool as Tool
     from keyeloop.tools.base import ToolContext as ToolContext
@@ -39,6 +40,7 @@ _HOMES = {
     "KeyeloopError": "runtime.errors",
     "Limits": "runtime.budget",
     "OperatorError": "runtime.errors",
+    "Prices": "runtime.prices",
     "Sampling": "model_backend.base",
     "Task": "agent.batch",
     "TaskOutcome": "agent.batch",

@@ -34,6 +34,7 @@ def test_nothing_is_spent_at_first() -> None:
         "total_tokens": None,
         "visual_tokens": None,
         "seconds": None,
+        "cost": None,
     }
 
 

@@ -1,0 +1,155 @@
+"""A model behind an OpenAI-compatible chat endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
+from keyeloop.model_backend.forbidding import require_requests_allowed
+from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KEYE_TINY_LIMITS, KeyeVisualCost
+from keyeloop.model_backend.openai_chat.address import Address, parse_address
+from keyeloop.model_backend.openai_chat.assembling import Assembly
+from keyeloop.model_backend.openai_chat.counting import TokenEstimate
+from keyeloop.model_backend.openai_chat.messages import PicturePlace, body
+from keyeloop.model_backend.openai_chat.pictures import PictureUrls
+from keyeloop.model_backend.openai_chat.probing import Facts, ask
+from keyeloop.model_backend.openai_chat.sending import Sender, Timeouts
+from keyeloop.model_backend.scripted import PatchCost
+from keyeloop.runtime.content import Text, Usage
+from keyeloop.runtime.errors import BackendError
+from keyeloop.runtime.media import MediaStore
+from keyeloop.runtime.visual_cost import VisualCost
+
+KEY_VARIABLE = "KEYELOOP_API_KEY"
+TRIES = 5
+
+
+def visual_cost(name: str) -> VisualCost:
+    """The picture arithmetic of a served model, by its name: Keye's own, else squares of 28 pixels."""
+    low = name.lower()
+    if "keye" not in low:
+        return PatchCost()
+    return KeyeVisualCost(KEYE_TINY_LIMITS if "keye-tiny" in low else KEYE_2_LIMITS)
+
+
+@dataclass(frozen=True)
+class _Model:
+    facts: Facts
+    capabilities: Capabilities
+    estimate: TokenEstimate
+
+
+class OpenAIChat:
+    """Asks a served model, named as ``http://host:port/v1#name``; many requests at a time, from any event loop.
+
+    The server's own tool calls and thinking are used where it parses them; Hermes calls and ``<think>`` left in its
+    text are parsed here. A request is tried again, with growing pauses or as long as ``Retry-After`` asks, until the
+    first piece of a reply has come; never after. Cancelling closes the connection, which ends the work at the server.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        context_tokens: int | None = None,
+        pictures: PicturePlace | None = None,
+        cost: VisualCost | None = None,
+        timeouts: Timeouts | None = None,
+        tries: int = TRIES,
+    ) -> None:
+        """Nothing is sent yet. What is left out is asked of the server before the first request.
+
+        ``api_key`` defaults to ``KEYELOOP_API_KEY``. ``context_tokens`` is what the server takes (else what it lists,
+        else 32,768). ``pictures`` says where a tool's pictures stand: ``tool``, ``user``, or ``omit`` for a model that
+        sees nothing and is told only their addresses. ``cost`` is the picture arithmetic (see :func:`visual_cost`).
+        InputError for a bad address.
+        """
+        self.address: Address = parse_address(address)
+        key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
+        self._sender = Sender(self.address, (key or "").strip() or None, timeouts or Timeouts(), tries)
+        self._context_tokens, self._pictures, self._cost = context_tokens, pictures, cost
+        self._urls = PictureUrls()
+        self._asking = threading.Lock()
+        self._known: _Model | None = None
+        self._reasoning_field: str | None = None
+        self._opens_thinking = False
+
+    def capabilities(self) -> Capabilities:
+        """What the server says of its model; the first call asks it, and blocks. See :mod:`.probing`."""
+        return self._model().capabilities
+
+    def count_tokens(self, request: Request) -> Usage:
+        """An estimate, held to what the server counted for earlier turns. See :mod:`.counting`."""
+        return self._model().estimate.count(request)
+
+    async def generate(
+        self, request: Request, media: MediaStore, on_delta: Callable[[Delta], None] | None = None
+    ) -> Reply:
+        """Ask for one turn.
+
+        Raises ContextOverflow when the server says that the request is too long, BackendError when it cannot be
+        reached, refuses, breaks off, takes too long, or was sent pictures that it cannot take.
+        """
+        started = time.monotonic()
+        require_requests_allowed(str(self.address))
+        known = self._known if self._known is not None else await asyncio.to_thread(self._model)
+        facts, where = known.facts, self._sender.where
+        place = facts.pictures
+        if place is None:
+            place = "omit"
+            if _has_pictures(request):
+                raise BackendError(
+                    f"{where}#{facts.name} takes no pictures: name a model that sees (llama.cpp: start it with "
+                    "--mmproj), or set pictures to 'omit' to go on with their addresses only"
+                )
+        sent = await asyncio.to_thread(
+            body,
+            request,
+            facts.name,
+            lambda picture: self._urls.url(picture, media),
+            place=place,
+            reasoning_field=self._reasoning_field,
+        )
+        assembly = await self._sender.chat(sent, lambda: Assembly(where, started, on_delta, self._opens_thinking))
+        self._reasoning_field = assembly.reasoning_field or self._reasoning_field
+        self._opens_thinking = assembly.thought_in_content
+        if assembly.prompt_tokens is not None:
+            known.estimate.calibrate(request, assembly.prompt_tokens)
+        return assembly.reply(known.estimate.count(request))
+
+    async def close(self) -> None:
+        """Drop the encoded pictures; idempotent. Connections close with their requests."""
+        self._urls.clear()
+
+    def _model(self) -> _Model:
+        """What is known of the model; asked in a thread of its own, so that a running event loop does not matter."""
+        with self._asking:
+            known = self._known
+            if known is None:
+                with ThreadPoolExecutor(1, thread_name_prefix="keyeloop-probe") as thread:
+                    facts = thread.submit(lambda: asyncio.run(self._ask())).result()
+                cost = self._cost or visual_cost(facts.name)
+                capabilities = Capabilities(
+                    model=f"{self._sender.where}#{facts.name}",
+                    context_tokens=facts.context_tokens,
+                    cost=cost,
+                    native_video=False,
+                    tool_images=facts.pictures == "tool",
+                )
+                self._known = known = _Model(facts, capabilities, TokenEstimate(cost))
+            return known
+
+    async def _ask(self) -> Facts:
+        require_requests_allowed(str(self.address))
+        return await ask(self._sender, self.address, self._context_tokens, self._pictures)
+
+
+def _has_pictures(request: Request) -> bool:
+    return any(not isinstance(part, Text) for message in request.messages for part in message.parts)

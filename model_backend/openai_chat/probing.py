@@ -1,0 +1,157 @@
+"""What a server says of itself, and what it does with pictures, asked once before the first task.
+
+Three tiny requests of one output token settle where pictures may stand: a tool's result in words, the same with a
+picture, and, where the second was refused or did not count more tokens than the first (the template lost the picture),
+a user turn with a picture.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keyeloop.model_backend.openai_chat.address import Address
+from keyeloop.model_backend.openai_chat.assembling import Assembly
+from keyeloop.model_backend.openai_chat.failures import RETRIED, Refused
+from keyeloop.model_backend.openai_chat.messages import PicturePlace
+from keyeloop.model_backend.openai_chat.pictures import data_url
+from keyeloop.model_backend.openai_chat.sending import Sender
+from keyeloop.runtime.errors import BackendError, InputError
+
+DEFAULT_CONTEXT_TOKENS = 32_768
+"""Where neither the server nor the settings say."""
+CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "n_ctx")
+"""Under these names servers tell it, in their list of models (or its ``meta``)."""
+PROBE_SIDE_PX = 112
+PROBE_PICTURE_TOKENS = 4
+"""A probe's picture costs at least this many tokens wherever it is seen."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a served model."""
+
+    name: str
+    context_tokens: int
+    pictures: PicturePlace | None
+    """None: the server takes no pictures at all."""
+
+
+async def ask(sender: Sender, address: Address, context_tokens: int | None, pictures: PicturePlace | None) -> Facts:
+    """Ask a server what is not given.
+
+    Raises InputError where the address has no ``#name`` and the server does not list exactly one model, BackendError
+    where it cannot be asked.
+    """
+    listed: list[Mapping[str, Any]] = []
+    if address.name is None or context_tokens is None:
+        listed = await _listed(sender, required=address.name is None)
+    name = address.name or _only(listed, address)
+    if context_tokens is None:
+        entry = next((one for one in listed if one.get("id") == name), listed[0] if len(listed) == 1 else {})
+        context_tokens = _context_of(entry) or DEFAULT_CONTEXT_TOKENS
+    return Facts(name, context_tokens, pictures or await _place(sender, name))
+
+
+async def _listed(sender: Sender, required: bool) -> list[Mapping[str, Any]]:
+    try:
+        found = json.loads(await sender.get("/models"))
+    except Refused as error:
+        if required or error.status in (401, 403):
+            raise
+        return []
+    except ValueError:
+        found = {}
+    models = found.get("data") if isinstance(found, dict) else None
+    return [one for one in models if isinstance(one, dict)] if isinstance(models, list) else []
+
+
+def _only(listed: Sequence[Mapping[str, Any]], address: Address) -> str:
+    names = [one["id"] for one in listed if isinstance(one.get("id"), str) and one["id"]]
+    if len(names) == 1:
+        return str(names[0])
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    what = f"{address.base} serves {len(names)} models ({shown})" if names else f"{address.base} lists no models"
+    raise InputError(f"{what}: write {address.base}#{names[0] if names else 'name'} to choose one")
+
+
+def _context_of(entry: Mapping[str, Any]) -> int | None:
+    meta = entry.get("meta")
+    for place in (meta if isinstance(meta, Mapping) else {}, entry):
+        for field in CONTEXT_FIELDS:
+            if isinstance(place.get(field), int) and place[field] > 0:
+                return int(place[field])
+    return None
+
+
+async def _place(sender: Sender, name: str) -> PicturePlace | None:
+    words = await _tokens_of(sender, name, [*_called(), _result("it is grey")])
+    picture: dict[str, Any] = {
+        "type": "image_url",
+        "image_url": {"url": data_url(grey_png(PROBE_SIDE_PX), "image/png")},
+    }
+    shown: list[dict[str, Any]] = [{"type": "text", "text": "it is grey"}, picture]
+    try:
+        seen = await _tokens_of(sender, name, [*_called(), _result(shown)])
+        if words is not None and seen is not None and seen >= words + PROBE_PICTURE_TOKENS:
+            return "tool"
+    except BackendError as error:
+        _raise_if_not_about_pictures(error)
+    try:
+        await _tokens_of(sender, name, [{"role": "user", "content": shown}])
+    except BackendError as error:
+        _raise_if_not_about_pictures(error)
+        return None
+    return "user"
+
+
+def _raise_if_not_about_pictures(error: BackendError) -> None:
+    if not isinstance(error, Refused) or error.status in (401, 403, 429, 502, 503, 504):
+        raise error
+
+
+async def _tokens_of(sender: Sender, name: str, messages: list[dict[str, Any]]) -> int | None:
+    body = json.dumps(
+        {
+            "model": name,
+            "messages": messages,
+            "tools": [_tool()],
+            "temperature": 0,
+            "max_tokens": 1,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ).encode()
+    retried = RETRIED - {500}  # how some servers say that they take no pictures
+    reply = await sender.chat(body, lambda: Assembly(sender.where, time.monotonic(), None, False), retried)
+    return reply.prompt_tokens
+
+
+def _tool() -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"at": {"type": "integer"}}, "required": ["at"]}
+    return {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": parameters}}
+
+
+def _called() -> list[dict[str, Any]]:
+    call = {"id": "call-1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+    return [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+
+
+def _result(content: str | list[dict[str, Any]]) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": "call-1", "content": content}
+
+
+def grey_png(side_px: int) -> bytes:
+    """A grey square, as PNG."""
+
+    def block(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress((b"\0" + b"\x80" * side_px) * side_px)
+    header = struct.pack(">IIBBBBB", side_px, side_px, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", rows) + block(b"IEND", b"")

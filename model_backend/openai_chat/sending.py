@@ -1,0 +1,178 @@
+"""Requests over HTTP: time-outs, tries with growing pauses, and nothing sent twice once a reply has begun.
+
+Every request has a connection of its own, which its cancellation closes; the handshake is nothing beside a model's
+first token. No redirect is followed and the key stands in no text of an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+
+from keyeloop.model_backend.openai_chat.address import Address
+from keyeloop.model_backend.openai_chat.assembling import Assembly
+from keyeloop.model_backend.openai_chat.events import DONE, data_lines, whole
+from keyeloop.model_backend.openai_chat.failures import RETRIED, Refused, Unanswered, refusal
+from keyeloop.runtime.errors import BackendError, ConfigError
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+ERROR_BYTES = 1 << 20
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds that a server may take."""
+
+    connect_s: float = 10.0
+    read_s: float = 600.0
+    """Between two pieces of a reply, and before the first: a long prompt is read in this time."""
+    total_s: float = 3600.0
+    """One reply with all its tries and pauses."""
+
+
+class Sender:
+    """Sends to one server."""
+
+    def __init__(self, address: Address, key: str | None, timeouts: Timeouts, tries: int) -> None:
+        """ConfigError for a key that cannot stand in a header."""
+        if key is not None and (not key.isascii() or not key.isprintable()):
+            raise ConfigError("KEYELOOP_API_KEY holds characters that no key has: a line break, or not ASCII")
+        self.where = address.base
+        self._address, self._key = address, key
+        self._timeouts, self._tries = timeouts, tries
+        self._tls: ssl.SSLContext | bool = True
+
+    async def get(self, path: str) -> bytes:
+        """The body at ``path`` below the server's address. BackendError, Refused with its status."""
+
+        async def once() -> bytes:
+            async with self._answered("GET", path, b"") as response:
+                return await whole(response.aiter_bytes(), self.where)
+
+        return await self._tried(once, lambda: False)
+
+    async def chat(self, body: bytes, begin: Callable[[], Assembly], retried: Collection[int] = RETRIED) -> Assembly:
+        """Post a request and collect its reply, anew by ``begin`` for every try.
+
+        A status among ``retried`` is worth another try.
+
+        Raises BackendError when all tries are used up, the server refuses (:class:`Refused`), the reply breaks off or
+        time runs out, ContextOverflow for a request that is too long.
+        """
+        assembly = begin()
+
+        async def once() -> Assembly:
+            nonlocal assembly
+            assembly = begin()
+            async with self._answered("POST", "/chat/completions", body, retried) as response:
+                await self._collect(response, assembly)
+            return assembly
+
+        return await self._tried(once, lambda: assembly.began)
+
+    async def _collect(self, response: httpx.Response, assembly: Assembly) -> None:
+        if "text/event-stream" not in response.headers.get("content-type", ""):
+            completion = await whole(response.aiter_bytes(), self.where)
+            assembly.take(completion.decode("utf-8", "replace"))
+            if not assembly.complete:
+                raise BackendError(f"{self.where} sent a completion without a choice; is it a chat endpoint?")
+            return
+        async for data in data_lines(response.aiter_bytes(), self.where):
+            if data.strip() == DONE:
+                break
+            assembly.take(data)
+        else:
+            if not assembly.complete:
+                raise httpx.RemoteProtocolError("the stream ended before the reply did")
+        if not assembly.began and not assembly.complete:
+            raise Unanswered(BackendError(f"{self.where} ended its stream without a reply"))
+
+    async def _tried(self, once: Callable[[], Awaitable[Answer]], began: Callable[[], bool]) -> Answer:
+        try:
+            async with asyncio.timeout(self._timeouts.total_s) as limit:
+                for number in range(1, self._tries + 1):
+                    try:
+                        return await once()
+                    except Unanswered as failure:
+                        await self._pause(failure, number, limit.when())
+                    except httpx.ReadTimeout:
+                        raise self._problem(f"sent nothing for {self._timeouts.read_s:g} s", began()) from None
+                    except httpx.TransportError as error:
+                        problem = self._problem(_words(error), began())
+                        if began():
+                            raise problem from None
+                        await self._pause(Unanswered(problem), number, limit.when())
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._problem(f"took more than {self._timeouts.total_s:g} s in all", began()) from None
+        except BackendError as error:
+            raise self._without_key(error) from None
+        raise AssertionError("the last try returns or raises")
+
+    async def _pause(self, failure: Unanswered, number: int, deadline: float | None) -> None:
+        """Wait before the next try; raise the failure's problem where there is none, or it would come too late."""
+        if number == self._tries:
+            tried = f" (tried {number} times)" if number > 1 else ""
+            problem = failure.problem
+            text = f"{problem}{tried}"
+            raise Refused(text, problem.status) if isinstance(problem, Refused) else BackendError(text)
+        wait_s = failure.wait_s
+        if wait_s is None:
+            wait_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (number - 1)) * random.uniform(0.5, 1.0)
+        elif deadline is not None and asyncio.get_running_loop().time() + wait_s > deadline:
+            raise BackendError(f"{failure.problem}; it asks to wait {wait_s:g} s, longer than is left for this reply")
+        await asyncio.sleep(wait_s)
+
+    @asynccontextmanager
+    async def _answered(
+        self, method: str, path: str, body: bytes, retried: Collection[int] = RETRIED
+    ) -> AsyncIterator[httpx.Response]:
+        """A response with a good status, its body still to be read."""
+        headers = {"User-Agent": "keyeloop", "Accept-Encoding": "identity"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        if body:
+            headers |= {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+        limits = self._timeouts
+        patience = httpx.Timeout(limits.read_s, connect=limits.connect_s)
+        async with (
+            httpx.AsyncClient(verify=self._verify(), timeout=patience, trust_env=not self._address.loopback) as client,
+            client.stream(method, self.where + path, headers=headers, content=body or None) as response,
+        ):
+            if not response.is_success:
+                told = (await whole(response.aiter_bytes(), self.where, ERROR_BYTES)).decode("utf-8", "replace")
+                raise refusal(self.where, response.status_code, told, response.headers, retried)
+            yield response
+
+    def _verify(self) -> ssl.SSLContext | bool:
+        """Certificates are read once, and only where they are needed."""
+        if self._tls is True and self.where.startswith("https:"):
+            self._tls = httpx.create_ssl_context()
+        return self._tls if self.where.startswith("https:") else False
+
+    def _problem(self, what: str, began: bool) -> BackendError:
+        after = "; the reply had begun, so it was not asked again" if began else ""
+        return BackendError(f"{self.where} {what}{after}")
+
+    def _without_key(self, error: BackendError) -> BackendError:
+        if self._key and self._key in str(error):
+            text = str(error).replace(self._key, "***")
+            return Refused(text, error.status) if isinstance(error, Refused) else type(error)(text)
+        return error
+
+
+def _words(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return "did not take a connection in time: is the server running, and the port right?"
+    if isinstance(error, httpx.ConnectError):
+        return f"cannot be reached ({error}): is the server running, and the port right?"
+    return f"broke the connection ({str(error) or type(error).__name__})"
