@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from keyeloop.agent.cli.batch import batch
 from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.doctor import doctor
@@ -32,6 +33,7 @@ def build_app() -> typer.Typer:
     )
     for name, command in (
         ("run", run),
+        ("batch", batch),
         ("show", show),
         ("look", look),
         ("doctor", doctor),
