@@ -132,7 +132,8 @@ def _unknown(name: str, origin: str) -> str:
     def shown(known: str) -> str:
         return _variable(known) if origin == "the environment" else known
 
-    near = difflib.get_close_matches(name, Config.model_fields, n=1, cutoff=0.4)
+    bare = name.removeprefix("max_")  # as the command line says: --max-turns
+    near = difflib.get_close_matches(bare, Config.model_fields, n=1, cutoff=0.4)
     hint = f"did you mean {shown(near[0])}?" if near else f"known are {', '.join(map(shown, Config.model_fields))}"
     return f"unknown setting {shown(name)} from {origin}: {hint}"
 

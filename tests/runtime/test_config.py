@@ -44,6 +44,10 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
         load_config(environment={"KEYELOOP_TURN": "3"})
     with pytest.raises(ConfigError, match=r"unknown setting modle from .*keyeloop.toml: did you mean model\?"):
         load_config(environment={}, file=toml(tmp_path, 'modle = "x"'))
+    with pytest.raises(ConfigError, match=r"unknown setting max_turns from .*: did you mean turns\?"):
+        load_config(environment={}, file=toml(tmp_path, "max_turns = 3"))
+    with pytest.raises(ConfigError, match=r"unknown setting KEYELOOP_MAX_CALLS .*: did you mean KEYELOOP_TOOL_CALLS\?"):
+        load_config(environment={"KEYELOOP_MAX_CALLS": "3"})
     with pytest.raises(ConfigError, match=r"unknown setting qqqq from an argument: known are model, runs"):
         load_config({"qqqq": 1}, environment={})
 
