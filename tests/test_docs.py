@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from keyeloop.runtime.config import Config
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -23,3 +25,8 @@ def test_the_page_runs_as_written(page: str, tmp_path: Path, monkeypatch: pytest
     for block in blocks:
         line = text[: block.start()].count("\n") + 1
         exec(compile("\n" * line + block[1], page, "exec", dont_inherit=True), names)
+
+
+def test_every_setting_is_named() -> None:
+    settings = (ROOT / "docs" / "using.md").read_text(encoding="utf-8").split("## Settings")[1].split("## ")[0]
+    assert set(Config.model_fields) == set(re.findall(r"`([a-z_]+)`", settings)) - {"web_search"}
