@@ -15,10 +15,12 @@ HALVES = 2
 """A cell's left and right half are labelled apart, so that two letters in it keep their order."""
 PLACES = 10
 """A letter's place in its line is a label too; later letters share the last."""
-CLASSES = len(CHARACTERS) + PLACES
+SMALL = len(CHARACTERS) + PLACES
+"""The label of a half cell with letters of a line too small to be read there."""
+CLASSES = SMALL + 1
 LABELS = HALVES * CLASSES
 SMALLEST_CAP_PX = 9.0
-"""Lines whose capitals are lower in the picture go unlabelled."""
+"""Lines whose capitals are lower in the picture are small."""
 _NUMBER = {character: index for index, character in enumerate(CHARACTERS)}
 
 
@@ -30,11 +32,10 @@ def letter_labels(shown: Shown, atlas: GlyphAtlas) -> npt.NDArray[np.int32]:
     x0, y0, x1, y1 = whole_pixels(shown.region, shown.scene.width, shown.scene.height)
     scale_x, scale_y = shown.width / (x1 - x0), shown.height / (y1 - y0)
     columns = shown.width // SIDE
-    found: list[tuple[int, int]] = []
+    found: set[tuple[int, int]] = set()
     for panel in (shown.scene.board, *shown.scene.signs):
         run = panel.run
-        if run.cap_px * scale_y < SMALLEST_CAP_PX:
-            continue
+        small = run.cap_px * scale_y < SMALLEST_CAP_PX
         line = atlas.line(run.text, run.font, run.spacing)
         size = run.cap_px / CAP_PX
         left = run.x - line.width * size / 2
@@ -45,6 +46,11 @@ def letter_labels(shown: Shown, atlas: GlyphAtlas) -> npt.NDArray[np.int32]:
                 continue
             token = int(y // SIDE) * columns + int(x // SIDE)
             first = int(x % SIDE >= SIDE / 2) * CLASSES
-            found.append((token, first + _NUMBER[character]))
-            found.append((token, first + len(CHARACTERS) + min(place, PLACES - 1)))
-    return np.array(found, np.int32).reshape(-1, 2)
+            if small:
+                found.add((token, first + SMALL))
+            else:
+                found |= {
+                    (token, first + _NUMBER[character]),
+                    (token, first + len(CHARACTERS) + min(place, PLACES - 1)),
+                }
+    return np.array(sorted(found), np.int32).reshape(-1, 2)

@@ -63,7 +63,6 @@ class Run:
         if torch.cuda.is_available():
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(self.device)
-            torch.set_float32_matmul_precision("high")
             sys.setswitchinterval(SWITCH_S)
         workers = worker_count(self.world) if options.workers < 0 else options.workers
         self.feeder = Feeder(
@@ -105,9 +104,9 @@ class Run:
         watch = Watch()
         try:
             self._compile(low, high)
-            self.prefetch.start(self._kinds)
             if self.rank == 0:
                 self._show()
+            self.prefetch.start(self._kinds)
             began, end = time.monotonic(), BEGAN + self.options.minutes * 60 - self.options.reserve_s
             if end <= began:
                 raise SystemExit("no time left after compiling; raise --minutes")
