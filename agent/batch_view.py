@@ -62,13 +62,14 @@ class BatchView:
 def print_totals(console: Console, records: Iterable[Record]) -> None:
     """The closing table of tasks, tokens and seconds by outcome, and the failures by name."""
     every = list(records)
+    priced = any(record.get("usage", {}).get("cost") is not None for record in every)
     table = Table("outcome")
-    for name in ("tasks", "tokens in", "cached", "tokens out", "seconds"):
+    for name in ("tasks", "tokens in", "cached", "tokens out", "seconds", *(["cost"] if priced else [])):
         table.add_column(name, justify="right")
     for row, style in STYLES.items():
-        table.add_row(Styled(row, style), *_sums([record for record in every if _row(record) == row]))
+        table.add_row(Styled(row, style), *_sums([record for record in every if _row(record) == row], priced))
     table.add_section()
-    table.add_row("all", *_sums(every))
+    table.add_row("all", *_sums(every, priced))
     console.print(table)
     failures = [record for record in every if _row(record) == "failed"]
     for record in failures[:MAX_FAILURES]:
@@ -84,10 +85,11 @@ def _row(record: Record) -> str:
     return "failed" if status in FAILED or status not in STYLES else status
 
 
-def _sums(records: list[Record]) -> tuple[str, ...]:
+def _sums(records: list[Record], priced: bool) -> tuple[str, ...]:
     def tokens(name: str) -> int:
         return sum(int(record.get("usage", {}).get(name, 0)) for record in records)
 
     seconds = sum(float(record.get("seconds", 0)) for record in records)
     told = (len(records), tokens("input_tokens"), tokens("cached_tokens"), tokens("output_tokens"))
-    return (*(f"{value:,}" for value in told), f"{seconds:,.1f}")
+    cost = sum(float(record.get("usage", {}).get("cost") or 0) for record in records)
+    return (*(f"{value:,}" for value in told), f"{seconds:,.1f}", *([f"{cost:,.4g}"] if priced else []))

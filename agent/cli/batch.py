@@ -32,7 +32,9 @@ def batch(
             show_default=False,
         ),
     ],
-    model: Annotated[str | None, typer.Option(help="A model's name or folder (default: keye-tiny).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="keye-tiny (default), a folder, http://host:port/v1#name, or replay:RUN.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="How many tasks run at a time.")] = 8,
     out: Annotated[
         Path | None, typer.Option(help="Where results go, one line a task (default: TASKS.results.jsonl).")
@@ -116,11 +118,11 @@ async def _play(
     from dataclasses import replace
 
     from keyeloop.agent.batch import stream_many
-    from keyeloop.agent.models import load_model
+    from keyeloop.agent.models import configured_model, load_model
 
     workers = ThreadPoolExecutor(max(8, 2 * concurrency), "batch")  # tools of many runs block threads at once
     asyncio.get_running_loop().set_default_executor(workers)
-    backend = await asyncio.to_thread(load_model, config.model)
+    backend = await asyncio.to_thread(load_model, configured_model(config))
     try:
         tasks = [replace(each.task, documents=each.task.documents or config.documents) for each in left]
         with view:
@@ -144,6 +146,7 @@ def _chooser(backend: ModelBackend, config: Config, own: Sequence[Tool]) -> Call
             backend,
             tools,
             limits=config.limits,
+            prices=config.prices,
             sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
             runs=config.runs,
             result_visual_tokens=config.result_visual_tokens,
