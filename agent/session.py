@@ -16,6 +16,7 @@ from keyeloop.agent.dispatch import Dispatcher
 from keyeloop.agent.inputs import Task, opening_parts
 from keyeloop.agent.loop import Ending, Loop
 from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
+from keyeloop.model_backend.cost_record import cost_to_record
 from keyeloop.runtime.budget import Budget, Limits
 from keyeloop.runtime.citations import resolve
 from keyeloop.runtime.clock import Clock
@@ -123,6 +124,7 @@ class Session:
             "prices": None if self.prices is None else asdict(self.prices),
             "sampling": asdict(sampling),
             "context_tokens": capabilities.context_tokens,
+            "visual_cost": cost_to_record(capabilities.cost),
             "result_visual_tokens": self.result_visual_tokens,
             "documents": None if self.task.documents is None else str(self.task.documents),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keyeloop.model_backend.base import Capabilities, Delta, ModelBackend, Reply, Request
+from keyeloop.model_backend.cost_record import cost_from_record
 from keyeloop.model_backend.scripted import ScriptedBackend, deltas
 from keyeloop.runtime.content import Message, Usage
 from keyeloop.runtime.errors import BackendError
@@ -28,21 +29,24 @@ class Turn:
 class ReplayBackend:
     """Replies of the run in ``folder``, in order. BackendError names the first message that differs.
 
-    ``like`` lends its capabilities and its token counts, so that tools plan and contexts are cut as they were; without
-    it a scripted model's arithmetic stands in, with the recorded size of the context.
+    ``like`` lends its capabilities and its token counts, so that tools plan and contexts are cut as they were. Without
+    it pictures are planned as recorded, but text is counted as a scripted model's: a run whose context was cut (its
+    record has ``context_edit``) needs ``like``.
     """
 
     def __init__(self, folder: Path, *, like: ModelBackend | None = None) -> None:
         run = Trajectory.read(folder)
         self._folder = folder
         self._like = like or ScriptedBackend([], context_tokens=int(run.start.config.get("context_tokens", 32_768)))
-        self._capabilities = replace(self._like.capabilities(), model=run.start.model)
+        lent = self._like.capabilities()
+        recorded = cost_from_record(run.start.config.get("visual_cost")) if like is None else None
+        self._capabilities = replace(lent, model=run.start.model, cost=recorded or lent.cost)
         self._tools = run.start.tools
         self._turns = recorded_turns(run)
         self._next = 0
 
     def capabilities(self) -> Capabilities:
-        """Those of ``like``, under the recorded model's name."""
+        """Those of ``like``, or the recorded picture sizes, under the recorded model's name."""
         return self._capabilities
 
     def count_tokens(self, request: Request) -> Usage:

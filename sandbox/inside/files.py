@@ -29,7 +29,10 @@ class Files:
                 if looked_at > 1024 or len(refused) >= 32:
                     return found, refused
                 path = str(PurePosixPath(folder, name).relative_to(self._outputs))
-                about = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                try:
+                    about = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                except FileNotFoundError:  # a process that the code left running has removed it
+                    continue
                 identity = (about.st_ino, about.st_size, about.st_mtime_ns)
                 if self._seen.get(path) == identity:
                     continue

@@ -8,20 +8,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from keyeloop.agent.agent import Agent, StreamEvent
-from keyeloop.model_backend.base import Delta, Request
+from keyeloop.model_backend.base import Capabilities, Delta, Request
+from keyeloop.model_backend.keye.cost import KEYE_TINY_LIMITS, KeyeVisualCost
 from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call, calls
-from keyeloop.runtime.content import ToolSpec
+from keyeloop.runtime.content import ToolSpec, images_of
 from keyeloop.runtime.errors import BackendError, JournalError
-from keyeloop.runtime.events import RunEnded, RunStart
+from keyeloop.runtime.events import RunEnded, RunStart, ToolReturned
 from keyeloop.runtime.journal import read_journal, steady_lines
 from keyeloop.runtime.trajectory import Trajectory
+from keyeloop.runtime.wire import parts_from_wire
 from keyeloop.tools.base import Tool, ToolContext
+from keyeloop.tools.video.clip import ClipVideo
 from tests.agent.small_tools import add, crash, look, refuse, wait_for
 from tests.tools.moving_pictures import write_video
 
@@ -53,6 +57,21 @@ async def test_a_replay_gives_the_same_journal_and_refuses_another_run(tmp_path:
         await Agent(ReplayBackend(recorded.run), TOOLS, runs=tmp_path / "three").run("what was it?")
     with pytest.raises(BackendError, match="its tools differ"):
         await Agent(ReplayBackend(recorded.run), TOOLS[:3], runs=tmp_path / "four").run("what is it?")
+
+
+async def test_a_replay_plans_pictures_as_the_recorded_model_did(tmp_path: Path) -> None:
+    class Keyish(ScriptedBackend):
+        def capabilities(self) -> Capabilities:
+            return replace(super().capabilities(), cost=KeyeVisualCost(KEYE_TINY_LIMITS))
+
+    video = write_video(tmp_path / "a.mp4", [0, 40, 80], size=(640, 360))
+    script: list[Script] = [call("clip_video", video="video-1", start_s=0, end_s=0.08), "moving [f2]"]
+    recorded = await Agent(Keyish(script), [ClipVideo()], runs=tmp_path / "one").run("?", video=video)
+    (clip,) = (event for event in read_journal(recorded.run) if isinstance(event, ToolReturned))
+    frames = images_of(parts_from_wire(clip.parts)[1])
+    assert 0 < frames[0].media.width < 640, "not the scripted model's own size"
+    replayed = await Agent(f"replay:{recorded.run}", [ClipVideo()], runs=tmp_path / "two").run("?", video=video)
+    assert replayed.text == "moving [f2]" and steady_lines(replayed.run)[5:] == steady_lines(recorded.run)[5:]
 
 
 async def test_a_replay_notices_a_tool_that_answers_otherwise(tmp_path: Path) -> None:

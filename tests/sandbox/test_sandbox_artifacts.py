@@ -67,6 +67,19 @@ def test_only_plain_files_are_taken() -> None:
         assert sandbox.exec("print(1)").stdout == "1\n"
 
 
+def test_files_that_vanish_while_they_are_listed_do_no_harm() -> None:
+    code = (
+        "import os\n"
+        "if os.fork() == 0:\n"
+        "    while True:\n"
+        "        for n in range(500): os.close(os.open(f'/out/t{n}', os.O_CREAT))\n"
+        "        for n in range(500): os.remove(f'/out/t{n}')"
+    )
+    with Bubblewrap(SandboxSpec(limits=QUICK)) as sandbox:
+        results = [sandbox.exec(code), *(sandbox.exec("1") for _ in range(20))]
+    assert {result.status for result in results} == {"ok"} and not any(result.state_lost for result in results)
+
+
 def test_number_and_sum_of_artifacts_are_bounded() -> None:
     limits = replace(QUICK, artifact_count=3, artifact_bytes=1000, artifacts_total_bytes=16_384)
     with Bubblewrap(SandboxSpec(limits=limits)) as sandbox:

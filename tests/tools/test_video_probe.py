@@ -19,7 +19,7 @@ from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Region
 from keyeloop.tools.video.child.picture import Orientation
 from keyeloop.tools.video.decoder import Decoder
-from keyeloop.tools.video.probe import open_source
+from keyeloop.tools.video.probe import examine, open_source
 from tests.tools.moving_pictures import read_bar_code, write_video
 
 SECOND = [number * 40 for number in range(25)]
@@ -37,6 +37,13 @@ def test_a_video_is_described_as_it_is_shown(tmp_path: Path, decoder: Decoder) -
     assert (source.name, source.kind, source.path) == ("video-1", "video", str(path))
     assert (source.width, source.height, source.duration_s) == (160, 96, 1.0)
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_is_examined_while_it_is_hashed(tmp_path: Path, decoder: Decoder) -> None:
+    path = write_video(tmp_path / "a.mp4", SECOND)
+    examined = examine(path, "video-1", decoder)
+    assert (examined.facts.kind, examined.facts.width) == ("video", 160)
+    assert examined.source() == open_source(path, "video-1", decoder=decoder)
 
 
 @pytest.mark.parametrize(("rotation", "size"), [(90, (96, 160)), (-90, (96, 160)), (180, (160, 96))])
