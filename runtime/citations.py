@@ -2,7 +2,9 @@
 
 A citation stands in square brackets: ``[f1]``, ``[f1 310,200,640,460]`` (a box in thousandths of that view),
 ``[video-1 83.0s]``, ``[video-1 83.0s 310,200,640,460]``, ``[image-1 310,200,640,460]`` and, where a run has one
-source, ``[1:23.5]`` or ``[83.0s]``. Several share a pair of brackets with a semicolon: ``[f1; f3 10,10,90,90]``.
+source, ``[1:23.5]`` or ``[83.0s]``. Several share a pair of brackets with a semicolon or a comma:
+``[f1; f3 10,10,90,90]``, ``[f1, f2]``. ``[video-1 at 83.0s]`` and ``[video-1, 83.0s]`` are read too, as models write
+them.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = rf"(?:\d+:)?\d+:\d{{2}}(?:\.\d+)?|{_NUMBER}\s?s"
 _BOX = rf"{_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}"
 _ONE = re.compile(
-    rf"(?:(?P<handle>[fz]\d+)(?:\s+at\s+(?:{_TIME}))?|(?P<still>(?:image|video)-\d+)"
-    rf"|(?:(?P<source>[A-Za-z][\w.-]*)\s+)?(?P<time>{_TIME})"
+    rf"(?:(?P<handle>[fz]\d+)(?:(?:,|\s+at)?\s+(?:{_TIME}))?|(?P<still>(?:image|video)-\d+)"
+    rf"|(?:(?P<source>[A-Za-z][\w.-]*)(?:,|\s+at)?\s+)?(?P<time>{_TIME})"
     rf"|(?P<named>[A-Za-z][\w.-]*)(?=\s+{_NUMBER}\s*,))"
     rf"(?:\s+(?:box\s+)?(?P<box>{_BOX}))?"
 )
+_BETWEEN = re.compile(r";|,(?=\s*[A-Za-z])")
 _BRACKETS = re.compile(r"\[([^\[\]\n]{1,200})\]")
 
 
@@ -73,7 +76,7 @@ def resolve(text: str, views: Iterable[View], sources: Iterable[Source]) -> tupl
 
 def _read(brackets: re.Match[str]) -> list[RawCitation]:
     found = []
-    for piece in brackets[1].split(";"):
+    for piece in _BETWEEN.split(brackets[1]):
         match = _ONE.fullmatch(piece.strip())
         if match is None:
             return []

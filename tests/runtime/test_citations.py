@@ -29,11 +29,14 @@ def looked() -> ViewBook:
     [
         ("[f1]", "f1", None, None, None),
         ("[f12 at 83.0 s]", "f12", None, None, None),
+        ("[f12 83.0s]", "f12", None, None, None),
         ("[f1 310,200,640,460]", "f1", None, None, (310, 200, 640, 460)),
         ("[z1 310, 200, 640.5, 460]", "z1", None, None, (310, 200, 640.5, 460)),
         ("[video-1 83.0s]", None, "video-1", 83.0, None),
         ("[video-1 83 s 310,200,640,460]", None, "video-1", 83.0, (310, 200, 640, 460)),
         ("[video-1 1:23.5]", None, "video-1", 83.5, None),
+        ("[video-1 at 83.0s]", None, "video-1", 83.0, None),
+        ("[video-1, 1:23.5 1,2,3,4]", None, "video-1", 83.5, (1, 2, 3, 4)),
         ("[1:23.5]", None, None, 83.5, None),
         ("[1:02:03]", None, None, 3723.0, None),
         ("[83.0s 1,2,3,4]", None, None, 83.0, (1, 2, 3, 4)),
@@ -62,6 +65,9 @@ def test_other_brackets_are_left_alone(text: str) -> None:
 
 def test_several_in_one_pair_of_brackets() -> None:
     assert [found.handle for found in parse_citations("417 [f1; f3 1,2,3,4] and [z2]")] == ["f1", "f3", "z2"]
+    first, second, third = parse_citations("417 [f1 1,2,3,4, z2] [f3, f4]")[:3]
+    assert (first.handle, first.box, second.handle, third.handle) == ("f1", (1, 2, 3, 4), "z2", "f3")
+    assert strip_citations("417 [f1, f2]") == "417" and parse_citations("[f1, as said]") == []
 
 
 @pytest.mark.parametrize(
