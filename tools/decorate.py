@@ -17,6 +17,8 @@ from keyeloop.tools.base import ToolContext
 from keyeloop.tools.docstring import read_docstring
 from keyeloop.tools.results import to_parts
 from keyeloop.tools.signature import Signature
+from keyeloop.tools.video.frames import close_decoder
+from keyeloop.tools.video.still import show_encoded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,10 +84,11 @@ class FunctionTool(Generic[P, R]):
                 value = await value
         except SystemExit as leave:
             raise RuntimeError(f"it called sys.exit({leave.code!r})") from leave
-        return to_parts(value, context, self._spec.name)
+        return to_parts(await show_encoded(value, context), context, self._spec.name)
 
     async def close(self, context: ToolContext) -> None:
-        """Nothing to free."""
+        """Free the decoder of pictures that the function returned as bytes; idempotent."""
+        close_decoder(context)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._function(*args, **kwargs)

@@ -14,7 +14,7 @@ from keyeloop.runtime.content import Image, Part, Text, Video, images_of
 from keyeloop.runtime.errors import InputError, JournalError, ToolDefinitionError, ToolError
 from keyeloop.runtime.evidence import View
 from keyeloop.runtime.media import MediaStore
-from keyeloop.runtime.picture import Pixels, decode_picture
+from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.visual_cost import FrameSize
 from keyeloop.tools.base import ToolContext
 
@@ -125,11 +125,9 @@ def _is_content(value: Any) -> bool:
 
 
 def _pixels(value: Any) -> Pixels | None:
-    """Height x width x 3 of uint8 when the value is a picture: an RGB or RGBA array, a PIL image, encoded bytes."""
+    """Height x width x 3 of uint8 when the value is a picture: an RGB or RGBA array or a PIL image."""
     if type(value).__module__.startswith("PIL.") and hasattr(value, "convert"):
         value = np.asarray(value.convert("RGBA"))
-    if isinstance(value, bytes | bytearray):
-        return decode_picture(bytes(value))
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3 or 0 in value.shape:
         return None
     if value.shape[2] == 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
 from keyeloop.runtime.visual_cost import FramePlan, FrameSize
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.video.frames import close_decoder
 
 
 class TileCost:
@@ -27,5 +29,7 @@ class TileCost:
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> ToolContext:
-    return ToolContext({}, MediaStore(tmp_path / "media"), ViewBook(), TileCost(), visual_budget_tokens=100)
+def context(tmp_path: Path) -> Iterator[ToolContext]:
+    context = ToolContext({}, MediaStore(tmp_path / "media"), ViewBook(), TileCost(), visual_budget_tokens=100)
+    yield context
+    close_decoder(context)

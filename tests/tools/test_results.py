@@ -17,6 +17,7 @@ from keyeloop.runtime.errors import InputError, ToolDefinitionError, ToolError
 from keyeloop.tools.base import Tool, ToolContext
 from keyeloop.tools.decorate import FunctionTool, tool
 from keyeloop.tools.results import MAX_TEXT_CHARS
+from keyeloop.tools.video.frames import decoder_of
 
 
 async def text_of(made: Tool, context: ToolContext, **arguments: Any) -> str:
@@ -107,6 +108,9 @@ async def test_bytes_must_be_a_picture(context: ToolContext) -> None:
     assert isinstance(part, Image)
     with pytest.raises(InputError, match="not a picture"):
         await returning(b"hello").call({}, context)
+    with pytest.raises(ToolError, match="the picture cannot be used: .* is cut short"):
+        await returning([context.media.read(image.sha256)[:-9]]).call({}, context)
+    assert decoder_of(context).pid is not None, "decoded in the guarded child"
 
 
 @pytest.mark.parametrize("value", [object(), threading.Lock(), np.zeros((300, 300)), {"x": object()}])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from typing import Any
 
 from keyeloop.runtime.content import Image
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Region, Source
-from keyeloop.runtime.picture import Pixels
+from keyeloop.runtime.picture import Pixels, read_header
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.results import fitting_size
@@ -36,11 +37,25 @@ def show_still(source: Source, pixels: Pixels, context: ToolContext) -> Image:
     return Image(context.media.put_image(pixels), view)
 
 
+async def show_encoded(value: Any, context: ToolContext) -> Any:
+    """What a tool returned, with encoded pictures (bytes), also those in a list, replaced by Images; else as it is.
+
+    Raises as :func:`show_untrusted`: the tool is trusted, but who knows where it got its bytes from.
+    """
+    if isinstance(value, bytes | bytearray):
+        return await show_untrusted(bytes(value), context)
+    if isinstance(value, list | tuple) and any(isinstance(item, bytes | bytearray) for item in value):
+        return [await show_encoded(item, context) for item in value]
+    return value
+
+
 async def show_untrusted(data: bytes, context: ToolContext) -> Image:
     """Store an encoded picture at the model's size, within the budget of one result; decoded in the guarded child.
 
-    Raises ToolError for one that cannot be decoded or does not fit.
+    Raises InputError for bytes that are no JPEG, PNG or WebP picture, ToolError for a damaged one or one that does not
+    fit.
     """
+    read_header(data)
     decoder = decoder_of(context)
     async with turn(context):
         try:
