@@ -108,7 +108,7 @@ async def test_bytes_must_be_a_picture(context: ToolContext) -> None:
     assert isinstance(part, Image)
     with pytest.raises(InputError, match="not a picture"):
         await returning(b"hello").call({}, context)
-    with pytest.raises(ToolError, match="the picture cannot be used: .* is cut short"):
+    with pytest.raises(ToolError, match=r"the picture cannot be used: .* is cut short"):
         await returning([context.media.read(image.sha256)[:-9]]).call({}, context)
     assert decoder_of(context).pid is not None, "decoded in the guarded child"
 
