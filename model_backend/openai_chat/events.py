@@ -30,13 +30,13 @@ async def data_lines(pieces: AsyncIterable[bytes], where: str) -> AsyncIterator[
         yield "\n".join(data)
 
 
-async def whole(pieces: AsyncIterable[bytes], where: str, most_bytes: int = REPLY_BYTES) -> bytes:
+async def whole(pieces: AsyncIterable[bytes], where: str) -> bytes:
     """All of a body that is no event stream, within its bound."""
     found = bytearray()
     async for piece in pieces:
         found += piece
-        if len(found) > most_bytes:
-            raise BackendError(f"{where} sent more than {most_bytes:,} bytes in one reply: is it a chat endpoint?")
+        if len(found) > REPLY_BYTES:
+            raise BackendError(f"{where} sent more than {REPLY_BYTES:,} bytes in one reply: is it a chat endpoint?")
     return bytes(found)
 
 

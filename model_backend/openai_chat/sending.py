@@ -23,7 +23,6 @@ from keyeloop.model_backend.openai_chat.failures import RETRIED, Refused, Unansw
 from keyeloop.runtime.errors import BackendError, ConfigError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-ERROR_BYTES = 1 << 20
 Answer = TypeVar("Answer")
 
 
@@ -149,7 +148,7 @@ class Sender:
             client.stream(method, self.where + path, headers=headers, content=body or None) as response,
         ):
             if not response.is_success:
-                told = (await whole(response.aiter_bytes(), self.where, ERROR_BYTES)).decode("utf-8", "replace")
+                told = (await whole(response.aiter_bytes(), self.where)).decode("utf-8", "replace")
                 raise refusal(self.where, response.status_code, told, response.headers, retried)
             yield response
 
