@@ -77,7 +77,9 @@ class ReplayBackend:
 
     def _difference(self, turn: Turn, request: Request) -> str:
         if request.tools != self._tools:
-            return "its tools differ"
+            was, now = ([tool.name for tool in tools] or ["none"] for tools in (self._tools, request.tools))
+            same = ", with other descriptions or parameters" if was == now else ""
+            return f"its tools differ: recorded with {', '.join(was)}, now {', '.join(now)}{same}"
         for index, (recorded, asked) in enumerate(zip(turn.messages, request.messages, strict=False)):
             if not _same(recorded, asked):
                 return f"message {index} ({asked.role}) differs"
