@@ -12,7 +12,7 @@ def model(
         str, typer.Argument(metavar="NAME_OR_PATH", help="keye-tiny, keye-vl-2.0-30b-a3b, or a checkpoint's folder.")
     ],
 ) -> int:
-    """Sizes of a model, its parameter count, cache bytes a token, and which GPUs hold it. Names need no weights."""
+    """Sizes of a model, its parameter count, cache bytes a token, and which GPUs hold it. The 30B needs no weights."""
     from rich.console import Console
 
     from keyeloop.agent.models import needs_local
