@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.errors import BackendError, ConfigError, InputError
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.tools.base import Tool
+from tests.agent.memory_folder import memory_folder
 from tests.agent.small_tools import add, wait_for
 
 TOOLS: list[Tool] = [add, wait_for]
@@ -73,11 +75,17 @@ EXPECTED = {1: "failed", 2: "failed", 3: "interrupted", 5: "budget", 7: "failed"
 """Status by the last digit of the task; the others are answered."""
 
 
-async def test_200_tasks_with_faults_each_end_with_an_answer_or_a_reason(tmp_path: Path) -> None:
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    with memory_folder() as folder:
+        yield folder
+
+
+async def test_200_tasks_with_faults_each_end_with_an_answer_or_a_reason(memory: Path) -> None:
     model = Faulty()
-    agent = Agent(ScriptedBackend(model), TOOLS, limits=Limits(turns=3), runs=tmp_path)
+    agent = Agent(ScriptedBackend(model), TOOLS, limits=Limits(turns=3), runs=memory)
     tasks = [
-        Task(f"task {number}", video=tmp_path / "absent.mp4" if number % 10 == 7 else None, id=f"t{number}")
+        Task(f"task {number}", video=memory / "absent.mp4" if number % 10 == 7 else None, id=f"t{number}")
         for number in range(200)
     ]
     outcomes = await agent.run_many(tasks, concurrency=16)
@@ -96,7 +104,7 @@ async def test_200_tasks_with_faults_each_end_with_an_answer_or_a_reason(tmp_pat
     assert outcomes[7].run is None and "absent.mp4" in outcomes[7].reason and isinstance(outcomes[7].error, InputError)
     assert 8 < model.most_open <= 16 and model.open == 0
     runs = [outcome.run for outcome in outcomes if outcome.run is not None]
-    assert len(set(runs)) == len(runs) == 180 == len(list(tmp_path.iterdir()))
+    assert len(set(runs)) == len(runs) == 180 == len(list(memory.iterdir()))
     assert all(Trajectory.read(run).end is not None for run in runs[::9]), "every record has an end"
     assert outcomes[5].usage.input_tokens > outcomes[0].usage.input_tokens > 0
     assert outcomes[5].model == "scripted"

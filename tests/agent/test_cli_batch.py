@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from keyeloop.agent import models
 from keyeloop.agent.agent import Agent
+from keyeloop.agent.batch_view import BatchView, print_totals
 from keyeloop.agent.cli import main
 from keyeloop.agent.result_file import ResultFile
 from keyeloop.agent.task_file import read_tasks
@@ -174,6 +178,20 @@ def test_own_tools_join_those_that_fit_the_inputs(place: Path, monkeypatch: pyte
         ["clip_video", "zoom", "python", "file_number"],
     ]
     assert ran[0].folder.parent == place / "mine" and ran[0].tool_calls == 1
+
+
+def test_a_terminal_sees_a_bar_and_what_is_untrusted_cannot_steer_it() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, legacy_windows=False)
+    record = {"id": "a", "status": "answered", "answer": "4 \x1b[2J[red]\nsix", "reason": "", "seconds": 0.25}
+    with BatchView(console, 3, 1) as view:
+        view.on(record)
+        view.on({**record, "id": "b", "status": "failed", "reason": "no [bold]way"})
+    print_totals(console, [{**record, "usage": {"input_tokens": 1234, "output_tokens": 5, "cost": 0.25}}])
+    shown = re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", file.getvalue())
+    assert "2/3 a answered, 0.2 s: 4 \\x1b[2J[red] six" in shown and "\x1b[2J" not in file.getvalue()
+    assert "3/3 b failed, 0.2 s: no [bold]way" in shown and "1 failed" in shown
+    assert re.search(r"all +│ +1 │ +1,234 │ +0 │ +5 │ +0\.2 │ +0\.25 │", shown)
 
 
 def start(*arguments: object, nap_s: float) -> subprocess.Popen[str]:
