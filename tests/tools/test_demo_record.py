@@ -85,6 +85,20 @@ def test_a_path_that_cannot_be_written_is_an_input_error(name: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_left_of_a_video_that_was_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(InputError, match=r"folder.mp4 cannot be written \(Is a directory\): name another .mp4 file"):
+        record(tmp_path / "folder.mp4", seed=1, duration_s=1.0)
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keyeloop.tools.demo_video.record.paint", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "board.mp4", seed=1, duration_s=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
+
+
 def test_times_are_said_as_people_write_them() -> None:
     rng = random.Random(3)
     for _ in range(500):

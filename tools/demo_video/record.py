@@ -75,8 +75,19 @@ def ask(rng: random.Random, video: BoardVideo) -> tuple[Question, ...]:
 
 
 def encode(video: BoardVideo, atlas: GlyphAtlas, path: Path, *, crf: int = 23, preset: str = "veryfast") -> None:
-    """Encode every frame of ``video``; the picture is painted once a shot."""
+    """Encode every frame of ``video``; nothing is left of one that was broken off. InputError for a bad place."""
     partial = path.with_name(path.name + ".part")
+    try:
+        _write(video, atlas, partial, crf, preset)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another .mp4 file") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(video: BoardVideo, atlas: GlyphAtlas, partial: Path, crf: int, preset: str) -> None:
+    """Paint once a shot, encode once a frame."""
     with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(video.fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = video.look.width, video.look.height, "yuv420p"
@@ -93,7 +104,6 @@ def encode(video: BoardVideo, atlas: GlyphAtlas, path: Path, *, crf: int = 23, p
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    partial.replace(path)
 
 
 def _plain(question: Question) -> Question:
