@@ -173,7 +173,8 @@ class Agent:
     async def _session(self, examined: Examination, decoder: Decoder) -> Session:
         backend = await asyncio.to_thread(self._load)
         task = await asyncio.to_thread(examined.task)
-        pixels = await asyncio.to_thread(read_images, task, backend.capabilities().cost, decoder)
+        cost = (await asyncio.to_thread(backend.capabilities)).cost  # a client may have to ask its server
+        pixels = await asyncio.to_thread(read_images, task, cost, decoder)
         tools = (
             self._tools
             if self._tools is not None

@@ -25,6 +25,8 @@ class Edit:
     handles: tuple[str, ...]
     stub: str
     freed_tokens: int
+    visual_tokens: int
+    """Of those before the stub took some: picture tokens."""
 
 
 class Context:
@@ -64,10 +66,6 @@ class Context:
         """Whether any reply fits behind the history."""
         return self._room - self._count() >= MIN_REPLY_TOKENS
 
-    def visual_tokens(self) -> int:
-        """Picture tokens of the history."""
-        return self._size().visual_tokens
-
     def visual_budget(self, calls: int) -> int:
         """Picture tokens that each of ``calls`` results may add: a third of the context, shared."""
         return max(0, (self._room - self._sampling.max_tokens) // 3) // max(1, calls)
@@ -80,15 +78,27 @@ class Context:
         """
         if self.left_tokens() >= 0:
             return ()
+        keep = int((self._room - self._sampling.max_tokens) * KEPT_SHARE)
+        return self._free(keep, self._room - self._sampling.max_tokens)
+
+    def halve(self) -> tuple[Edit, ...]:
+        """Free half of what the context holds, for a model that found it too long though it was counted as fitting.
+
+        What the model has not seen yet goes one picture at a time, and only where there is nothing else.
+        """
+        count = self._count()
+        return self._free(count // 2, count - 1)
+
+    def _free(self, keep: int, needed: int) -> tuple[Edit, ...]:
+        """Evict seen pictures down to ``keep`` tokens, then unseen ones down to ``needed``."""
         edits: list[Edit] = []
         fresh = self._first_fresh()
-        keep = int((self._room - self._sampling.max_tokens) * KEPT_SHARE)
         for position in list(self._pictures(self._opening, fresh)):
             edits.append(self._evict(*position))
             if self._count() <= keep:
                 return tuple(edits)
         for position in list(self._pictures(fresh, len(self.messages))):
-            if self.left_tokens() >= 0:
+            if self._count() <= needed:
                 break
             edits.append(self._evict(*position))
         return tuple(edits)
@@ -112,14 +122,16 @@ class Context:
                     yield index, place
 
     def _evict(self, index: int, place: int) -> Edit:
-        message, before = self.messages[index], self._count()
+        message, before = self.messages[index], self._size()
         part = message.parts[place]
         stub = stub_text(part)
         parts = (*message.parts[:place], Text(stub), *message.parts[place + 1 :])
         self.messages[index] = replace(message, parts=parts)
         self._counted = None
         handles = tuple(image.view.handle for image in images_of(part) if image.view is not None)
-        return Edit(index, place, handles, stub, before - self._count())
+        after = self._size()
+        freed, visual = before.input_tokens - after.input_tokens, before.visual_tokens - after.visual_tokens
+        return Edit(index, place, handles, stub, freed, visual)
 
 
 def stub_text(part: Part) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from keyeloop.agent.context import Context
+from keyeloop.agent.context import Context, Edit
 from keyeloop.agent.dispatch import Dispatcher, Outcome, clip, refused
 from keyeloop.agent.guards import Guards, thinking_closed
 from keyeloop.model_backend.base import Delta, ModelBackend, Reply
 from keyeloop.runtime.budget import Budget
 from keyeloop.runtime.content import Message, Part, Text, ToolCall, images_of
+from keyeloop.runtime.errors import ContextOverflow
 from keyeloop.runtime.events import (
     ContextEdited,
     Event,
@@ -89,7 +90,7 @@ class Loop:
         if not self._make_room():
             return None
         reply = await self._ask(allow_calls=True)
-        if reply is None:  # out of seconds: the next step asks for an answer
+        if reply is None:  # out of seconds or of context: the next step asks for an answer, or again
             return None
         self._context.append(reply.message)
         if reply.message.tool_calls or reply.malformed:
@@ -122,6 +123,10 @@ class Loop:
             if not limit.expired():
                 raise
             self._stop = Stop("budget", "seconds", f"the limit of seconds is reached ({self._limit('seconds')})")
+            return None
+        except ContextOverflow as error:  # the count was an estimate, and too low
+            if not self._evict(self._context.halve()):
+                self._stop = self._stop or Stop("budget", "context", f"the model's context is full: {error}")
             return None
         reply = self._number_calls(replace(reply, usage=self._budget.priced(reply.usage)))
         self._budget.charge_usage(reply.usage)
@@ -213,15 +218,21 @@ class Loop:
         self._make_room()
         if not self._context.has_room():
             return Ending(stop.status, "", f"{stop.reason}; no room was left for an answer")
-        reply = await self._ask(allow_calls=False)
+        reply = await self._ask(allow_calls=False) or await self._ask(allow_calls=False)  # again once room is made
         return Ending(stop.status, "" if reply is None else answer_text(reply), stop.reason)
 
     def _make_room(self) -> bool:
         """Evict pictures where a whole reply does not fit; False when that was not enough, and the run must end."""
-        shown_tokens = self._context.visual_tokens()
-        edits = self._context.fit()
+        self._evict(self._context.fit())
+        if self._context.left_tokens() >= 0:
+            return True
+        self._stop = self._stop or Stop("budget", "context", "the model's context is full")
+        return False
+
+    def _evict(self, edits: Sequence[Edit]) -> bool:
+        """Record pictures that have left the context; whether there were any."""
         if edits:
-            self._budget.forget_pictures(shown_tokens - self._context.visual_tokens())
+            self._budget.forget_pictures(sum(edit.visual_tokens for edit in edits))
             self._guards.pictures_left()
         for edit in edits:
             self._record(
@@ -234,10 +245,7 @@ class Loop:
                     freed_tokens=edit.freed_tokens,
                 )
             )
-        if self._context.left_tokens() >= 0:
-            return True
-        self._stop = self._stop or Stop("budget", "context", "the model's context is full")
-        return False
+        return bool(edits)
 
     def _quote(self, code: str, text: str, notice: str | None = None) -> None:
         """Tell the model what was wrong, in a user turn."""

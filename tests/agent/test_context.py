@@ -15,6 +15,7 @@ from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.model_backend.scripted import ScriptedBackend, calls
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.content import Image, MediaRef, Message, Text, ToolSpec, Video
+from keyeloop.runtime.errors import ContextOverflow
 from keyeloop.runtime.events import ContextEdited
 from keyeloop.runtime.evidence import Region, View
 from keyeloop.runtime.trajectory import Trajectory
@@ -170,6 +171,24 @@ async def test_looking_again_after_an_eviction_is_no_habit(tmp_path: Path) -> No
     edits = {event.turn for event in Trajectory.read(answer.run).events if isinstance(event, ContextEdited)}
     assert len(edits) >= 2 and answer.text == "still"
     assert answer.reason.startswith("the limit of visual_tokens"), "every picture is charged, evicted ones too"
+
+
+def overflow(request: Request) -> str:
+    raise ContextOverflow("the server counts more")
+
+
+async def test_a_server_that_finds_the_context_too_long_gets_half_of_it(tmp_path: Path) -> None:
+    backend = ScriptedBackend([*(thoughtful(at_s) for at_s in range(4)), overflow, "moving"])
+    answer = await Agent(backend, [look], runs=tmp_path).run("does it move?")
+    edits = [event for event in Trajectory.read(answer.run).events if isinstance(event, ContextEdited)]
+    assert (answer.status, answer.text) == ("answered", "moving")
+    assert [edit.evicted for edit in edits] == [("f1",), ("f2",), ("f3",)] and {edit.turn for edit in edits} == {6}
+
+
+async def test_where_nothing_can_go_a_full_context_ends_as_budget(tmp_path: Path) -> None:
+    answer = await Agent(ScriptedBackend([overflow] * 3), [], runs=tmp_path).run("why?")
+    assert (answer.status, answer.text) == ("budget", "")
+    assert answer.reason == "the model's context is full: the server counts more"
 
 
 async def test_a_context_that_cannot_hold_an_answer_ends_as_budget(tmp_path: Path) -> None:
