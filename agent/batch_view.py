@@ -74,7 +74,7 @@ def print_totals(console: Console, records: Iterable[Record]) -> None:
     failures = [record for record in every if _row(record) == "failed"]
     for record in failures[:MAX_FAILURES]:
         where = f" (keyeloop show {record['run']})" if record.get("run") else ""
-        line = f"{clean(str(record['id']))}: {clipped(str(record['reason']), 2 * LINE_CHARS)}{where}"
+        line = f"{clean(str(record['id']))}: {clipped(str(record.get('reason', '')), 2 * LINE_CHARS)}{where}"
         console.print(Styled(line, style="red"), soft_wrap=True)
     if len(failures) > MAX_FAILURES:
         console.print(Styled(f"and {counted(len(failures) - MAX_FAILURES, 'more failure')}", style="red"))
