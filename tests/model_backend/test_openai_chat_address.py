@@ -13,7 +13,7 @@ from keyeloop.model_backend.openai_chat.address import parse_address
 from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.runtime.config import load_config
 from keyeloop.runtime.errors import BackendError, InputError
-from tests.model_backend.loopback_server import Received, failed, loopback, said
+from tests.model_backend.loopback_server import Play, Received, failed, loopback, said
 
 
 def test_an_address_reads_back() -> None:
@@ -82,10 +82,10 @@ def test_a_server_that_lists_nothing_is_asked_all_the_same() -> None:
 
 
 def test_a_key_that_is_refused_is_told_with_the_cure() -> None:
-    def play(_: Received) -> object:
+    def play(_: Received) -> Play:
         return failed(401, "bad key sk-1234")
 
-    with loopback(play) as server, pytest.raises(BackendError, match=r"401: bad key \*\*\*; set KEYELOOP_API_KEY"):  # type: ignore[arg-type]
+    with loopback(play) as server, pytest.raises(BackendError, match=r"401: bad key \*\*\*; set KEYELOOP_API_KEY"):
         OpenAIChat(server.address + "#m", api_key="sk-1234").capabilities()
 
 

@@ -90,7 +90,12 @@ async def test_bytes_arrive_as_they_were_stored_and_are_encoded_once(tmp_path: P
     media = MediaStore(tmp_path)
     reads: list[str] = []
     read = media.read
-    monkeypatch.setattr(media, "read", lambda sha256: reads.append(sha256) or read(sha256))
+
+    def noted(sha256: str) -> bytes:
+        reads.append(sha256)
+        return read(sha256)
+
+    monkeypatch.setattr(media, "read", noted)
     request = looked(media)
     with loopback([said("4"), said("4")]) as server:
         model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool")
