@@ -55,6 +55,8 @@ class Config(BaseModel):
     """What a served model takes, where its server does not say."""
     pictures: Literal["tool", "user", "omit"] | None = None
     """Where a tool's pictures stand in requests to a server; None tries it out."""
+    calls: Literal["native", "text"] | None = None
+    """How tool calls travel to a server; None tries it out."""
 
     @property
     def limits(self) -> Limits:

@@ -16,7 +16,8 @@ from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KEYE_TINY_LIMITS, Ke
 from keyeloop.model_backend.openai_chat.address import Address, parse_address
 from keyeloop.model_backend.openai_chat.assembling import Assembly
 from keyeloop.model_backend.openai_chat.counting import TokenEstimate
-from keyeloop.model_backend.openai_chat.messages import PicturePlace, body
+from keyeloop.model_backend.openai_chat.hermes import in_words
+from keyeloop.model_backend.openai_chat.messages import CallForm, PicturePlace, body
 from keyeloop.model_backend.openai_chat.pictures import PictureUrls
 from keyeloop.model_backend.openai_chat.probing import Facts, ask
 from keyeloop.model_backend.openai_chat.sending import Sender, Timeouts
@@ -60,6 +61,7 @@ class OpenAIChat:
         api_key: str | None = None,
         context_tokens: int | None = None,
         pictures: PicturePlace | None = None,
+        calls: CallForm | None = None,
         cost: VisualCost | None = None,
         timeouts: Timeouts | None = None,
         tries: int = TRIES,
@@ -68,13 +70,15 @@ class OpenAIChat:
 
         ``api_key`` defaults to ``KEYELOOP_API_KEY``. ``context_tokens`` is what the server takes (else what it lists,
         else 32,768). ``pictures`` says where a tool's pictures stand: ``tool``, ``user``, or ``omit`` for a model that
-        sees nothing and is told only their addresses. ``cost`` is the picture arithmetic (see :func:`visual_cost`).
-        InputError for a bad address.
+        sees nothing and is told only their addresses. ``calls`` says how calls travel: ``native``, or ``text`` in
+        Hermes' words where the server or its template would drop them. ``cost`` is the picture arithmetic (see
+        :func:`visual_cost`). InputError for a bad address.
         """
         self.address: Address = parse_address(address)
         key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
         self._sender = Sender(self.address, (key or "").strip() or None, timeouts or Timeouts(), tries)
-        self._context_tokens, self._pictures, self._cost = context_tokens, pictures, cost
+        self._context_tokens, self._pictures, self._calls = context_tokens, pictures, calls
+        self._cost = cost
         self._urls = PictureUrls()
         self._asking = threading.Lock()
         self._known: _Model | None = None
@@ -111,7 +115,7 @@ class OpenAIChat:
                 )
         sent = await asyncio.to_thread(
             body,
-            request,
+            in_words(request) if facts.calls == "text" else request,
             facts.name,
             lambda picture: self._urls.url(picture, media),
             place=place,
@@ -148,7 +152,7 @@ class OpenAIChat:
 
     async def _ask(self) -> Facts:
         require_requests_allowed(str(self.address))
-        return await ask(self._sender, self.address, self._context_tokens, self._pictures)
+        return await ask(self._sender, self.address, self._context_tokens, self._pictures, self._calls)
 
 
 def _has_pictures(request: Request) -> bool:

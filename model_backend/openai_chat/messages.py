@@ -17,6 +17,8 @@ from keyeloop.runtime.content import Image, MediaRef, Message, Part, Text, ToolC
 
 PicturePlace = Literal["tool", "user", "omit"]
 """Where a tool's pictures go: into its own turn, into a user turn that follows, or nowhere (only their words)."""
+CallForm = Literal["native", "text"]
+"""How calls travel: as the protocol has them, or in words where a server would drop them."""
 Json = dict[str, Any]
 UrlOf = Callable[[MediaRef], str]
 

@@ -1,8 +1,8 @@
-"""What a server says of itself, and what it does with pictures, asked once before the first task.
+"""What a server says of itself, and what it does with tools and pictures, asked once before the first task.
 
-Three tiny requests of one output token settle where pictures may stand: a tool's result in words, the same with a
-picture, and, where the second was refused or did not count more tokens than the first (the template lost the picture),
-a user turn with a picture.
+Tiny requests of one output token settle it, at most four. A history with a call is sent with its tool and without:
+where the first is refused, or counts no more tokens than the second (the template lost the tool), calls go in words.
+A picture in the tool's result comes next; where it is refused or not counted, a picture in a user turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from keyeloop.model_backend.openai_chat.address import Address
 from keyeloop.model_backend.openai_chat.assembling import Assembly
 from keyeloop.model_backend.openai_chat.failures import RETRIED, Refused
-from keyeloop.model_backend.openai_chat.messages import PicturePlace
+from keyeloop.model_backend.openai_chat.messages import CallForm, PicturePlace
 from keyeloop.model_backend.openai_chat.pictures import data_url
 from keyeloop.model_backend.openai_chat.sending import Sender
 from keyeloop.runtime.errors import BackendError, InputError
@@ -28,6 +28,9 @@ DEFAULT_CONTEXT_TOKENS = 32_768
 CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "n_ctx")
 """Under these names servers tell it, in their list of models (or its ``meta``)."""
 PROBE_SIDE_PX = 112
+PROBE_TOOL_TOKENS = 10
+"""A probe's tool costs at least this many tokens wherever it is read."""
+WORDS = "it is grey"
 PROBE_PICTURE_TOKENS = 4
 """A probe's picture costs at least this many tokens wherever it is seen."""
 
@@ -40,9 +43,16 @@ class Facts:
     context_tokens: int
     pictures: PicturePlace | None
     """None: the server takes no pictures at all."""
+    calls: CallForm
 
 
-async def ask(sender: Sender, address: Address, context_tokens: int | None, pictures: PicturePlace | None) -> Facts:
+async def ask(
+    sender: Sender,
+    address: Address,
+    context_tokens: int | None,
+    pictures: PicturePlace | None,
+    calls: CallForm | None,
+) -> Facts:
     """Ask a server what is not given.
 
     Raises InputError where the address has no ``#name`` and the server does not list exactly one model, BackendError
@@ -55,7 +65,10 @@ async def ask(sender: Sender, address: Address, context_tokens: int | None, pict
     if context_tokens is None:
         entry = next((one for one in listed if one.get("id") == name), listed[0] if len(listed) == 1 else {})
         context_tokens = _context_of(entry) or DEFAULT_CONTEXT_TOKENS
-    return Facts(name, context_tokens, pictures or await _place(sender, name))
+    words: int | None = None
+    if calls is None:
+        calls, words = await _call_form(sender, name)
+    return Facts(name, context_tokens, pictures or await _place(sender, name, calls, words), calls)
 
 
 async def _listed(sender: Sender, required: bool) -> list[Mapping[str, Any]]:
@@ -89,44 +102,62 @@ def _context_of(entry: Mapping[str, Any]) -> int | None:
     return None
 
 
-async def _place(sender: Sender, name: str) -> PicturePlace | None:
-    words = await _tokens_of(sender, name, [*_called(), _result("it is grey")])
-    picture: dict[str, Any] = {
-        "type": "image_url",
-        "image_url": {"url": data_url(grey_png(PROBE_SIDE_PX), "image/png")},
-    }
-    shown: list[dict[str, Any]] = [{"type": "text", "text": "it is grey"}, picture]
+async def _call_form(sender: Sender, name: str) -> tuple[CallForm, int | None]:
+    """How calls travel, and what the server counted for a history with a tool and its result in words."""
+    history = [*_called(), _result(WORDS)]
     try:
-        seen = await _tokens_of(sender, name, [*_called(), _result(shown)])
-        if words is not None and seen is not None and seen >= words + PROBE_PICTURE_TOKENS:
-            return "tool"
+        told = await _tokens_of(sender, name, history)
     except BackendError as error:
-        _raise_if_not_about_pictures(error)
+        _raise_if_elsewhere(error)
+        return "text", None
     try:
-        await _tokens_of(sender, name, [{"role": "user", "content": shown}])
+        bare = await _tokens_of(sender, name, history, tools=False)
     except BackendError as error:
-        _raise_if_not_about_pictures(error)
+        _raise_if_elsewhere(error)
+        return "native", told
+    lost = told is not None and bare is not None and told < bare + PROBE_TOOL_TOKENS
+    return "text" if lost else "native", told
+
+
+async def _place(sender: Sender, name: str, calls: CallForm, words: int | None) -> PicturePlace | None:
+    url = data_url(grey_png(PROBE_SIDE_PX), "image/png")
+    shown: list[dict[str, Any]] = [
+        {"type": "text", "text": WORDS},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+    if calls == "native":
+        try:
+            if words is None:
+                words = await _tokens_of(sender, name, [*_called(), _result(WORDS)])
+            seen = await _tokens_of(sender, name, [*_called(), _result(shown)])
+            if words is not None and seen is not None and seen >= words + PROBE_PICTURE_TOKENS:
+                return "tool"
+        except BackendError as error:
+            _raise_if_elsewhere(error)
+    try:
+        await _tokens_of(sender, name, [{"role": "user", "content": shown}], tools=False)
+    except BackendError as error:
+        _raise_if_elsewhere(error)
         return None
     return "user"
 
 
-def _raise_if_not_about_pictures(error: BackendError) -> None:
+def _raise_if_elsewhere(error: BackendError) -> None:
+    """Raise an error that is not about what was tried out: no connection, no right, no such model, a busy server."""
     if not isinstance(error, Refused) or error.status in (401, 403, 429, 502, 503, 504):
         raise error
 
 
-async def _tokens_of(sender: Sender, name: str, messages: list[dict[str, Any]]) -> int | None:
-    body = json.dumps(
-        {
-            "model": name,
-            "messages": messages,
-            "tools": [_tool()],
-            "temperature": 0,
-            "max_tokens": 1,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-    ).encode()
+async def _tokens_of(sender: Sender, name: str, messages: list[dict[str, Any]], *, tools: bool = True) -> int | None:
+    asked = {
+        "model": name,
+        "messages": messages,
+        "temperature": 0,
+        "max_tokens": 1,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    body = json.dumps(asked | ({"tools": [_tool()]} if tools else {})).encode()
     retried = RETRIED - {500}  # how some servers say that they take no pictures
     reply = await sender.chat(body, lambda: Assembly(sender.where, time.monotonic(), None, False), retried)
     return reply.prompt_tokens
