@@ -123,7 +123,7 @@ def test_a_playlist_named_mp4_opens_nothing(tmp_path: Path) -> None:
             with pytest.raises(Unusable, match="HLS playlist"):
                 decoder.probe(str(path))
             path.unlink()
-            decoder.close()
+            decoder.stop()
             decoder._identities.clear()
         with pytest.raises(TimeoutError):
             listener.accept()
@@ -226,6 +226,13 @@ def test_stopping_frees_a_request_in_progress(board: str) -> None:
         assert decoder.probe(board).width == 160
 
 
+def test_a_decoder_stopped_while_idle_is_replaced(board: str) -> None:
+    with Decoder() as decoder:
+        for _ in range(3):
+            assert decoder.probe(board).width == 160
+            decoder.stop()
+
+
 def test_closing_leaves_no_process_and_no_descriptor(board: str) -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
     decoder = Decoder()
@@ -236,6 +243,8 @@ def test_closing_leaves_no_process_and_no_descriptor(board: str) -> None:
     decoder.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+    with pytest.raises(Unusable, match="its run has ended"):
+        decoder.probe(board)
     assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 

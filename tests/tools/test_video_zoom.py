@@ -106,7 +106,7 @@ async def test_a_crop_of_a_crop_is_cut_from_the_source(context: ToolContext) -> 
 
 async def test_a_frame_is_cut_at_its_own_time_at_full_size(context: ToolContext) -> None:
     await ClipVideo().call({"video": "video-1", "start_s": 1.5, "end_s": 3.0, "max_frames": 2}, context)
-    context.state[STATE_KEY].close()  # nothing decoded is remembered
+    context.state[STATE_KEY].stop()  # nothing decoded is remembered
     for handle, number in (("f1", 40), ("f2", 81)):
         text, image = await zoom(context, handle, [0, 0, 1000, 500])
         assert image.view is not None and image.view.time_s == pytest.approx(number * 0.037)

@@ -77,7 +77,7 @@ class Decoder:
         self._turn = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._stopped = False
+        self._stopped = self._closed = False
         self._identities: dict[str, tuple[int, int, int, int]] = {}
         self.filtered = False
         """Whether the running child has the system-call filter."""
@@ -130,7 +130,8 @@ class Decoder:
             child.kill()
 
     def close(self) -> None:
-        """End the child and free its channel; idempotent."""
+        """End the child for good and free its channel; idempotent. A request that still comes raises Unusable."""
+        self._closed = True
         self.stop()
         with self._turn:
             self._drop(0.5)
@@ -148,6 +149,10 @@ class Decoder:
             fd = open_file(path)
             try:
                 self._require_unchanged(path, fd)
+                if self._closed:
+                    raise Unusable("is no longer looked at: its run has ended")
+                if self._stopped:  # while idle: the child is dying, or dead already
+                    self._drop(0)
                 self._stopped = False
                 channel = self._ready()
                 channel.settimeout(self._wall_s)
