@@ -70,7 +70,9 @@ def configured_model(config: Config) -> ModelLike:
     """The model that settings name; a served one with what they say of its server."""
     if not is_address(config.model):
         return config.model
-    return OpenAIChat(config.model, context_tokens=config.context_tokens, pictures=config.pictures, calls=config.calls)
+    return OpenAIChat(
+        config.model, context_tokens=config.context_tokens, pictures=config.pictures, call_form=config.call_form
+    )
 
 
 @contextmanager

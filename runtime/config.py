@@ -55,7 +55,7 @@ class Config(BaseModel):
     """What a served model takes, where its server does not say."""
     pictures: Literal["tool", "user", "omit"] | None = None
     """Where a tool's pictures stand in requests to a server; None tries it out."""
-    calls: Literal["native", "text"] | None = None
+    call_form: Literal["native", "text"] | None = None
     """How tool calls travel to a server; None tries it out."""
 
     @property

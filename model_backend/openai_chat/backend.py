@@ -61,7 +61,7 @@ class OpenAIChat:
         api_key: str | None = None,
         context_tokens: int | None = None,
         pictures: PicturePlace | None = None,
-        calls: CallForm | None = None,
+        call_form: CallForm | None = None,
         cost: VisualCost | None = None,
         timeouts: Timeouts | None = None,
         tries: int = TRIES,
@@ -70,14 +70,14 @@ class OpenAIChat:
 
         ``api_key`` defaults to ``KEYELOOP_API_KEY``. ``context_tokens`` is what the server takes (else what it lists,
         else 32,768). ``pictures`` says where a tool's pictures stand: ``tool``, ``user``, or ``omit`` for a model that
-        sees nothing and is told only their addresses. ``calls`` says how calls travel: ``native``, or ``text`` in
+        sees nothing and is told only their addresses. ``call_form`` says how calls travel: ``native``, or ``text`` in
         Hermes' words where the server or its template would drop them. ``cost`` is the picture arithmetic (see
         :func:`visual_cost`). InputError for a bad address.
         """
         self.address: Address = parse_address(address)
         key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
         self._sender = Sender(self.address, (key or "").strip() or None, timeouts or Timeouts(), tries)
-        self._context_tokens, self._pictures, self._calls = context_tokens, pictures, calls
+        self._context_tokens, self._pictures, self._call_form = context_tokens, pictures, call_form
         self._cost = cost
         self._urls = PictureUrls()
         self._asking = threading.Lock()
@@ -152,7 +152,7 @@ class OpenAIChat:
 
     async def _ask(self) -> Facts:
         require_requests_allowed(str(self.address))
-        return await ask(self._sender, self.address, self._context_tokens, self._pictures, self._calls)
+        return await ask(self._sender, self.address, self._context_tokens, self._pictures, self._call_form)
 
 
 def _has_pictures(request: Request) -> bool:

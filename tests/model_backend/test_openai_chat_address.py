@@ -54,7 +54,7 @@ def test_a_bad_address_is_one_line_with_the_cure(text: str, told: str, capsys: p
 
 def test_one_listed_model_needs_no_name() -> None:
     with loopback([]) as server:
-        model = OpenAIChat(server.address, pictures="tool", calls="native")
+        model = OpenAIChat(server.address, pictures="tool", call_form="native")
         assert model.capabilities().model == f"{server.address}#m"
         assert model.capabilities().context_tokens == 32_768
     assert not server.received
@@ -70,14 +70,14 @@ def test_otherwise_the_name_is_asked_for(models: tuple[str, ...]) -> None:
 
 def test_the_context_is_what_the_server_lists_for_the_model() -> None:
     with loopback([], ("m",), meta={"n_ctx": 2048, "n_ctx_train": 9999}) as server:
-        assert OpenAIChat(server.address, pictures="tool", calls="native").capabilities().context_tokens == 2048
-        known = OpenAIChat(server.address, pictures="tool", calls="native", context_tokens=77)
+        assert OpenAIChat(server.address, pictures="tool", call_form="native").capabilities().context_tokens == 2048
+        known = OpenAIChat(server.address, pictures="tool", call_form="native", context_tokens=77)
         assert known.capabilities().context_tokens == 77
 
 
 def test_a_server_that_lists_nothing_is_asked_all_the_same() -> None:
     with loopback([]) as server:
-        model = OpenAIChat(server.address.replace("/v1", "/nowhere") + "#m", pictures="tool", calls="native")
+        model = OpenAIChat(server.address.replace("/v1", "/nowhere") + "#m", pictures="tool", call_form="native")
         assert model.capabilities().model.endswith("/nowhere#m")
 
 
@@ -93,7 +93,7 @@ def test_settings_reach_the_client() -> None:
     environment = {
         "KEYELOOP_MODEL": "http://127.0.0.1:1/v1#m",
         "KEYELOOP_PICTURES": "omit",
-        "KEYELOOP_CALLS": "text",
+        "KEYELOOP_CALL_FORM": "text",
         "KEYELOOP_CONTEXT_TOKENS": "99",
     }
     model = configured_model(load_config(environment=environment))

@@ -37,7 +37,7 @@ async def ask(server: LoopbackServer, folder: Path, timeouts: Timeouts = FAST, t
         api_key="sk-secret-7",
         context_tokens=4096,
         pictures="tool",
-        calls="native",
+        call_form="native",
         timeouts=timeouts,
         tries=tries,
     )
@@ -189,7 +189,7 @@ async def test_events_may_be_cut_anywhere(tmp_path: Path) -> None:
 async def test_cancelling_closes_the_connection(tmp_path: Path) -> None:
     begun = asyncio.Event()
     with loopback([Play(pieces=(HALF, 20.0))]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", call_form="native")
 
         def heard(_: Delta) -> None:
             begun.set()
@@ -210,6 +210,6 @@ def test_a_key_that_is_none_is_not_repeated() -> None:
 
 def test_one_client_serves_many_event_loops(tmp_path: Path) -> None:
     with loopback([said("4"), said("5")]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", call_form="native")
         texts = [asyncio.run(model.generate(QUESTION, MediaStore(tmp_path))).message.text for _ in range(2)]
     assert texts == ["4", "5"]

@@ -50,7 +50,7 @@ def looked(media: MediaStore) -> Request:
 async def sent(folder: Path, place: PicturePlace) -> list[dict[str, Any]]:
     media = MediaStore(folder)
     with loopback([said("4")]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures=place, calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures=place, call_form="native")
         await model.generate(looked(media), media)
         found: list[dict[str, Any]] = server.received[0].json["messages"]
         return found
@@ -98,7 +98,7 @@ async def test_bytes_arrive_as_they_were_stored_and_are_encoded_once(tmp_path: P
     monkeypatch.setattr(media, "read", noted)
     request = looked(media)
     with loopback([said("4"), said("4")]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", call_form="native")
         await model.generate(request, media)
         await model.generate(request, media)
         first, again = (received.json["messages"] for received in server.received)
@@ -111,7 +111,7 @@ async def test_bytes_arrive_as_they_were_stored_and_are_encoded_once(tmp_path: P
 
 
 def seeing(tokens: int, refuses: tuple[str, ...] = (), status: int = 400) -> Any:
-    """A server that counts 100 tokens for words, 40 for tools, ``tokens`` for a picture, and refuses it in some roles."""
+    """A server that counts 100 tokens for words, 40 for tools and ``tokens`` for a picture, refused in some roles."""
 
     def play(request: Received) -> Play:
         last = request.json["messages"][-1]
@@ -159,7 +159,7 @@ async def test_a_model_that_sees_nothing_is_told_when_it_matters(tmp_path: Path)
 
 async def test_what_is_set_is_not_probed() -> None:
     with loopback([]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=100, pictures="user", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=100, pictures="user", call_form="native")
         assert not model.capabilities().tool_images
         assert not server.received
 
@@ -176,7 +176,7 @@ async def test_counts_are_held_to_the_servers_own(tmp_path: Path) -> None:
     media = MediaStore(tmp_path)
     request = looked(media)
     with loopback([said("4", prompt=700)]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", call_form="native")
         assert model.count_tokens(request).input_tokens < 200
         reply = await model.generate(request, media)
         assert reply.usage.input_tokens == 700

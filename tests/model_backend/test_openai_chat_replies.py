@@ -29,7 +29,7 @@ async def reply_to(
 ) -> tuple[Reply, dict[str, object]]:
     """The reply made of one answer, and the request that the server got."""
     with loopback([play]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", call_form="native")
         reply = await model.generate(request, MediaStore(folder), None if deltas is None else deltas.append)
         return reply, server.received[0].json
 
@@ -82,7 +82,7 @@ async def test_a_call_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 async def test_thinking_comes_and_goes_back_in_the_servers_own_field(field: str, tmp_path: Path) -> None:
     thought = Play(pieces=(delta(**{field: "let me see"}), delta(content="4"), delta("stop"), event("[DONE]")))
     with loopback([thought, said("5")]) as server:
-        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", calls="native")
+        model = OpenAIChat(server.address + "#m", context_tokens=4096, pictures="tool", call_form="native")
         deltas: list[Delta] = []
         reply = await model.generate(QUESTION, MediaStore(tmp_path), deltas.append)
         assert (reply.message.reasoning, reply.message.text) == ("let me see", "4")
