@@ -47,7 +47,8 @@ class Faults:
 
     def __call__(self, request: Received) -> Play:
         found = re.search(r"number (\d+)", json.dumps(request.json["messages"]))
-        assert found is not None
+        if found is None:  # the client finds out what the server takes
+            return said("ok", prompt=50)
         number = int(found[1])
         self.asked[number] += 1
         first = self.asked[number] == 1
