@@ -199,3 +199,21 @@ async def test_a_run_looks_through_http(tmp_path: Path) -> None:
     assert answer.citations[0].handle == "f1" and answer.citations[0].seen
     assert outline(server.received[-1].json["messages"][-1]["content"]) == ["f1 at 7.0 s", "*"]
     assert answer.usage.visual_tokens > 0
+
+
+async def test_a_context_smaller_than_listed_costs_old_pictures_not_the_run(tmp_path: Path) -> None:
+    """The server refuses a third picture: the run drops what it saw before, and goes on."""
+    shown: list[int] = []
+
+    def play(request: Received) -> Play:
+        pictures = json.dumps(request.json["messages"]).count('"image_url": {')
+        shown.append(pictures)
+        if pictures > 2:
+            return failed(400, "This model's maximum context length is 700 tokens")
+        return said("grey [f3]", prompt=500) if 3 in shown else called("look", f'{{"at_s": {len(shown)}}}', 300)
+
+    with loopback(play) as server:
+        model = OpenAIChat(server.address + "#m", context_tokens=8000, pictures="tool", call_form="native")
+        answer = await Agent(model, [look], runs=tmp_path).run("What is there?")
+    assert (str(answer), answer.status, shown[:4]) == ("grey", "answered", [0, 1, 2, 3])
+    assert shown[-1] < 3
