@@ -25,6 +25,30 @@ LETTER_RARITY = 8.0
 """How much more a letter's presence counts than its absence."""
 
 
+class Lagging:
+    """A number from the device, one call late: by then it has arrived. The first call waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._slots = [torch.zeros(1, pin_memory=self._cuda) for _ in range(2)]
+        self._events: list[torch.cuda.Event | None] = [None, None]
+        self._calls = 0
+
+    def next(self, value: Tensor) -> float:
+        """Send ``value`` [1] on its way and return the one before."""
+        here = self._calls % 2
+        self._slots[here].copy_(value, non_blocking=True)
+        if self._cuda:
+            self._events[here] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._events[here].record()  # type: ignore[union-attr]
+        wanted = here if self._calls == 0 else 1 - here
+        self._calls += 1
+        event = self._events[wanted]
+        if event is not None:
+            event.synchronize()
+        return float(self._slots[wanted])
+
+
 class Learner:
     """Model, optimiser and counters. Gradients live in one flat buffer, the indexer's at its end."""
 
@@ -55,6 +79,7 @@ class Learner:
             betas=recipe.betas,
             fused=self.amp,
         )
+        self._agreed = Lagging(self.device)
         self.counts = torch.zeros(2, families, len(COLUMNS), dtype=torch.float64, device=self.device)
         self._rarity = torch.tensor(LETTER_RARITY, device=self.device)
         self.letter_sums = torch.zeros(4, dtype=torch.float64, device=self.device)
@@ -153,12 +178,15 @@ class Learner:
             self.layer_sums[:4] += torch.stack((extra.index_kl, extra.balance, extra.mass, one)).double().detach()
 
     def update(self, progress: float, step: int) -> float:
-        """Average gradients over ranks, clip, step, clear. Returns the ranks' mean ``progress``, so that all agree."""
+        """Average gradients over ranks, clip, step, clear. Returns the progress that all ranks agree on.
+
+        With several ranks that is their mean at the step before, so that the host need not wait for this one.
+        """
         if self.world > 1:
             self._flat[-1] = progress
             dist.all_reduce(self._flat)
             self._flat.div_(self.world)
-            progress = float(self._flat[-1])
+            progress = self._agreed.next(self._flat[-1:])
         for part in (self._flat[: self._split], self._flat[self._split : -1]):
             norm = torch.linalg.vector_norm(part)
             scale = torch.where(norm.isfinite(), (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0), 0.0)
