@@ -147,7 +147,8 @@ class OpenAIChat:
                     native_video=False,
                     tool_images=facts.pictures == "tool",
                 )
-                self._known = known = _Model(facts, capabilities, TokenEstimate(cost))
+                estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit")
+                self._known = known = _Model(facts, capabilities, estimate)
             return known
 
     async def _ask(self) -> Facts:

@@ -40,8 +40,9 @@ class _Size:
 class TokenEstimate:
     """Counts requests of one served model. Threads may share it."""
 
-    def __init__(self, cost: VisualCost) -> None:
-        self._cost = cost
+    def __init__(self, cost: VisualCost, *, pictures_sent: bool = True) -> None:
+        """Without ``pictures_sent`` they are words in their requests, and cost as much."""
+        self._cost, self._pictures_sent = cost, pictures_sent
         self._text_scale = self._visual_scale = 1.0
         self._offsets: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -84,7 +85,8 @@ class TokenEstimate:
                     continue
                 images = (part,) if isinstance(part, Image) else part.frames
                 text += NAME_TOKENS * len(images)
-                visual += sum(self._cost.image(image.media.width, image.media.height).tokens for image in images)
+                if self._pictures_sent:
+                    visual += sum(self._cost.image(image.media.width, image.media.height).tokens for image in images)
         return _Size(text, visual)
 
 

@@ -157,6 +157,15 @@ async def test_a_model_that_sees_nothing_is_told_when_it_matters(tmp_path: Path)
             await model.generate(looked(media), media)
 
 
+def test_pictures_that_are_not_sent_cost_words_only(tmp_path: Path) -> None:
+    request = looked(MediaStore(tmp_path))
+    address = "http://127.0.0.1:1/v1#m"
+    seen = OpenAIChat(address, context_tokens=99, pictures="user", call_form="native")
+    unseen = OpenAIChat(address, context_tokens=99, pictures="omit", call_form="native")
+    assert seen.count_tokens(request).visual_tokens == 3 * 4
+    assert unseen.count_tokens(request).visual_tokens == 0
+
+
 async def test_what_is_set_is_not_probed() -> None:
     with loopback([]) as server:
         model = OpenAIChat(server.address + "#m", context_tokens=100, pictures="user", call_form="native")
