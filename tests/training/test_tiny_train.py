@@ -128,6 +128,14 @@ def test_time_ends_a_run_and_sets_the_schedule(tmp_path: Path) -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_difficulty_rests_until_readings_are_exact() -> None:
+    recipe = replace(Recipe(), ramp_share=0.2, exact_to_go_on=0.5, patience_share=0.4)
+    assert recipe.harder(0.3, 0.02, 0.1, 0.6) == pytest.approx(0.4)
+    assert recipe.harder(0.3, 0.02, 0.1, 0.2) == 0.3
+    assert recipe.harder(0.3, 0.02, 0.5, 0.2) == pytest.approx(0.4)
+    assert recipe.harder(0.99, 0.02, 0.1, None) == 1.0
+
+
 def test_a_failing_worker_is_an_error_with_its_traceback() -> None:
     feeder = Feeder(BrokenSource, BUCKETS, workers=1, seed=1, pin=False)
     with pytest.raises(RuntimeError, match=r"(?s)failed too often.*no such video"):

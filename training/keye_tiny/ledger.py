@@ -18,6 +18,8 @@ class Ledger:
         self.families = families
         self.tokens = self.steps = 0
         self.began_s = time.monotonic()
+        self.exact: float | None = None
+        """Share of the readers' readings that were exact between the last two reports."""
 
     def lines(
         self, head: str, rate: float, learner: Learner, feeder: Feeder, prefetch: Prefetch, world: int
@@ -48,6 +50,8 @@ class Ledger:
             for name, row in zip(self.families, counts[reader].tolist(), strict=True)
             if row[0]
         ]
+        readings, rows = counts[1].sum(0)[[COLUMNS.index("readings right"), COLUMNS.index("rows that read")]].tolist()
+        self.exact = readings / rows if rows else None
         learner.counts.zero_()
         learner.layer_sums.zero_()
         learner.letter_sums.zero_()

@@ -41,7 +41,11 @@ class Recipe:
     reader_every: int = 3
     """From there to the sparse stage, one step in so many."""
     ramp_share: float = 0.3
-    """Difficulty rises from 0 to 1 over this share."""
+    """Difficulty rises from 0 to 1 over this share at least."""
+    exact_to_go_on: float = 0.5
+    """It rests while fewer of the readers' readings are exact,"""
+    patience_share: float = 0.4
+    """but no longer than to here."""
     main_shards: int = 1
     """Micro-batches of trajectories a step and rank."""
     reader_shards: int = 1
@@ -55,8 +59,14 @@ class Recipe:
         return progress >= self.dense_share
 
     def difficulty(self, progress: float) -> float:
-        """Difficulty of new samples, 0 to 1."""
+        """Difficulty of new samples, 0 to 1, of a run that has not had to rest."""
         return min(1.0, progress / self.ramp_share) if self.ramp_share > 0 else 1.0
+
+    def harder(self, difficulty: float, gone: float, progress: float, exact: float | None) -> float:
+        """Difficulty after a share ``gone``; ``exact`` is the share of exact readings lately, None when unknown."""
+        if exact is not None and exact < self.exact_to_go_on and progress < self.patience_share:
+            return difficulty
+        return min(1.0, difficulty + gone / self.ramp_share) if self.ramp_share > 0 else 1.0
 
     def kind_weights(self, progress: float) -> tuple[float, float, float]:
         """Loss weights of plain tokens, of readings and of boxes' digits."""

@@ -82,6 +82,7 @@ class Run:
         self.prefetch = Prefetch(self.feeder, self.loader, self.device)
         self.ledger = Ledger(families)
         self.step, self.progress = 0, options.span[0]
+        self.difficulty = recipe.difficulty(self.progress)
         self._first = 0
         self._stopped = False
         if options.resume:
@@ -100,7 +101,8 @@ class Run:
     def train(self) -> None:
         """Train until the time is up, saving now and then and at the end."""
         low, high = self.progress, self.options.span[1]
-        self.feeder.set_difficulty(self.recipe.difficulty(low))
+        self.difficulty = self.recipe.difficulty(low)
+        self.feeder.set_difficulty(self.difficulty)
         watch = Watch()
         try:
             self._compile(low, high)
@@ -154,12 +156,14 @@ class Run:
 
     def _one_step(self, progress: float) -> None:
         sparse = self.recipe.sparse(self.progress)
-        self.feeder.set_difficulty(self.recipe.difficulty(self.progress))
         step = self.prefetch.take()
         if sparse and any(micro.reader for micro in step.micros):
             step = replace(step, micros=tuple(micro for micro in step.micros if not micro.reader))
         self.learner.backward(step, self.progress, sparse=sparse)
-        self.progress = self.learner.update(max(progress, self.progress), self.step - self._first)
+        before = self.progress
+        self.progress = max(self.learner.update(max(progress, self.progress), self.step - self._first), before)
+        self.difficulty = self.recipe.harder(self.difficulty, self.progress - before, self.progress, self.ledger.exact)
+        self.feeder.set_difficulty(self.difficulty)
         self.step += 1
         self.ledger.steps += 1
         self.ledger.tokens += sum(micro.ids.numel() for micro in step.micros)
@@ -167,7 +171,7 @@ class Run:
     def _report(self) -> None:
         recipe = self.recipe
         mode = "sparse" if recipe.sparse(self.progress) else "dense"
-        head = f"step {self.step} at {self.progress:.3f} {mode}"
+        head = f"step {self.step} at {self.progress:.3f} {mode} difficulty {self.difficulty:.2f}"
         rate = recipe.rate(self.progress, self.step - self._first)
         for line in self.ledger.lines(head, rate, self.learner, self.feeder, self.prefetch, self.world):
             self.say(line)
