@@ -96,7 +96,7 @@ def play(
     torch.set_num_threads(1)
     model = load_model(weights, device, int8=int8)
     atlas = GlyphAtlas.load(atlas_path)
-    source, buckets = open_source(atlas_path), Buckets()
+    source, buckets = open_source(atlas_path), Buckets(frame_chunk=64, mixed_chunk=16)
     render = blank_render(device) if setting.blank else open_render(atlas_path, device, setting.seed)
     arena = Arena(model, source, Loader(model.shape, buckets, device, render), tokenizer(), buckets)
     episodes = [

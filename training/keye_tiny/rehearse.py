@@ -20,6 +20,7 @@ from keyeloop.runtime.evidence import Region
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from keyeloop.tools.demo_video.sampling import sample_scene
 from keyeloop.tools.demo_video.scene import Scene, text_region
+from keyeloop.tools.demo_video.words import word
 from training.keye_tiny.batch import Loader
 from training.keye_tiny.boards import bundled_atlas
 from training.keye_tiny.learn import COLUMNS, Learner
@@ -40,14 +41,16 @@ PICTURE = (140, 84)
 
 
 class SmallSource(BoardSource):
-    """Boards with short numbers, seen through a window of the frame that is shown small."""
+    """Boards with short numbers and words, seen through a window of the frame that is shown small."""
 
-    def __init__(self, atlas: GlyphAtlas, digits: int, fonts: int) -> None:
+    def __init__(self, atlas: GlyphAtlas, digits: int, fonts: int, words: float) -> None:
         super().__init__(atlas)
-        self._digits, self._fonts = digits, atlas.choose(heldout=False)[:fonts]
+        self._digits, self._fonts, self._words = digits, atlas.choose(heldout=False)[:fonts], words
 
     def make_reader(self, rng: random.Random, difficulty: float) -> Sample:
         text = "".join(rng.choices("0123456789", k=rng.randint(1, self._digits)))
+        if rng.random() < self._words:
+            text = word(rng)[: self._digits]
         scene = sample_scene(rng, self.atlas, text, fonts=self._fonts, difficulty=0.0)
         return board_sample(scene, self._window(rng, scene), PICTURE, text, self.atlas)
 
@@ -70,7 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--box", type=float, default=0.25, help="weight of a box's digits")
     parser.add_argument("--rows", type=int, default=64, help="readers a step")
     parser.add_argument("--trajectories", type=int, default=0, help="whole runs a step beside the readers")
-    parser.add_argument("--digits", type=int, default=3)
+    parser.add_argument("--digits", type=int, default=3, help="most letters of a text")
+    parser.add_argument("--words", type=float, default=0.0, help="share of words among the numbers")
     parser.add_argument("--fonts", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -87,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         box_weights=(options.box, options.box), letter_weights=(options.letters, options.letters), dense_end_rate=1.0,
     )  # fmt: skip
     atlas = GlyphAtlas.load(Path(bundled_atlas()))
-    stock = Stock(SmallSource(atlas, options.digits, options.fonts), buckets, options.seed)
+    stock = Stock(SmallSource(atlas, options.digits, options.fonts, options.words), buckets, options.seed)
     renderer = BatchRenderer(atlas, "cpu")
     loader = Loader(SHAPE, buckets, torch.device("cpu"), lambda p, h, w: renderer.render(p, h, w, degrade=False))
     learner = Learner(KeyeTiny(SHAPE), recipe, len(BoardSource.families), compiled=False)
