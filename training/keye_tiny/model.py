@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,19 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.keye_tiny.experts import MixtureOfExperts
+from training.keye_tiny.rotary import Rope, rope_of, rotate
 from training.keye_tiny.shape import TinyShape
+from training.keye_tiny.vision import Projector, Visual
 
 POSITION_SIZE = 0.3
 """Height of the waves that the vision tower's positions start as: near that of the patches, so that places show."""
-
-
-class Rope(NamedTuple):
-    """Cosines and sines of one batch, half the rotated width each: decoder [B, T, 16], indexer [B, T, 32]."""
-
-    cos: Tensor
-    sin: Tensor
-    index_cos: Tensor
-    index_sin: Tensor
 
 
 class Extra(NamedTuple):
@@ -44,12 +36,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm in float32."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the half-split (neox) layout; ``cos`` and ``sin`` broadcast to half of ``x``."""
-    left, right = x.chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
 
 
 def select_keys(scores: Tensor, causal: Tensor, topk: int) -> Tensor:
@@ -218,30 +204,11 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(shape.hidden, shape.norm_eps)
 
 
-@lru_cache(maxsize=64)
-def _axis_frequencies(dim: int, theta: float, sections: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    axis = torch.repeat_interleave(torch.arange(len(sections)), torch.tensor(sections))
-    inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    return axis.to(device), inverse.float().to(device)
-
-
-def rope_of(positions: Tensor, shape: TinyShape) -> Rope:
-    """Rotations of ``positions`` [3, B, T] (time, row, column): contiguous sections take their axis."""
-    tables: list[Tensor] = []
-    for dim, sections in ((shape.head_dim, shape.mrope_section), (shape.index_dim, shape.index_section)):
-        axis, inverse = _axis_frequencies(dim, shape.rope_theta, tuple(sections), positions.device)
-        angles = (positions.float()[axis].permute(1, 2, 0) * inverse).contiguous()
-        tables += [angles.cos(), angles.sin()]
-    return Rope(*tables)
-
-
 class KeyeTiny(nn.Module):
-    """The whole network. ``layer_step`` and ``vision_step`` may be replaced by compiled versions."""
+    """The whole network. ``layer_step`` and ``visual.step`` may be replaced by compiled versions."""
 
     def __init__(self, shape: TinyShape) -> None:
         super().__init__()
-        from training.keye_tiny.vision import Projector, Visual
-
         self.shape = shape
         self.model = Decoder(shape)
         self.lm_head = nn.Linear(shape.hidden, shape.vocab_size, bias=False)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.keye_tiny.model import DecoderLayer, KeyeTiny, rope_of, select_keys
+from training.keye_tiny.model import DecoderLayer, KeyeTiny, select_keys
+from training.keye_tiny.rotary import rope_of
 
 Selection = Literal["indexer", "random", "dense"]
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.keye_tiny.model import rotate
+from training.keye_tiny.rotary import rotate
 from training.keye_tiny.shape import TinyShape
 
 
