@@ -114,7 +114,11 @@ class Agent:
 
         Raises UsageError where an event loop runs already, as in a notebook.
         """
-        if asyncio._get_running_loop() is not None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
             raise UsageError("run_sync cannot wait where an event loop runs (a notebook, async code): await agent.run")
         return asyncio.run(self.run(task, video=video, videos=videos, images=images, documents=documents))
 
