@@ -83,12 +83,12 @@ def read_tasks(path: Path) -> list[FileTask]:
         try:
             line = TaskLine.model_validate_json(raw)
         except ValidationError as error:
-            said = dict.fromkeys(_problem(dict(each)) for each in error.errors(include_url=False))
+            said = dict.fromkeys(line_problem(dict(each), TaskLine) for each in error.errors(include_url=False))
             problems += [f"{path}:{number}: {each}" for each in said]
             continue
-        wrong = list(_missing(line, path.parent))
+        wrong = list(missing_inputs(line, path.parent))
         asked = line.asked()
-        name = _made_id(asked, named) if line.id is None else str(line.id).strip()
+        name = made_id(asked, named) if line.id is None else str(line.id).strip()
         if name in named:
             wrong.append(f"id {name!r} is that of line {named[name]} too: give each task its own")
         named.setdefault(name, number)
@@ -114,7 +114,7 @@ def _task(line: TaskLine, name: str, folder: Path) -> Task:
     )
 
 
-def _missing(line: TaskLine, folder: Path) -> list[str]:
+def missing_inputs(line: TaskLine, folder: Path) -> list[str]:
     """Inputs that are not there. What they hold is found out when they are opened."""
     wrong = []
     for kind, paths in (("video", [line.video, *line.videos]), ("image", line.images)):
@@ -126,7 +126,7 @@ def _missing(line: TaskLine, folder: Path) -> list[str]:
     return wrong
 
 
-def _made_id(asked: dict[str, Any], taken: dict[str, int]) -> str:
+def made_id(asked: dict[str, Any], taken: dict[str, int]) -> str:
     """A name made of what is asked; the same task a second time gets ``-2``."""
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:12]
     name, copy = digest, 1
@@ -136,13 +136,13 @@ def _made_id(asked: dict[str, Any], taken: dict[str, int]) -> str:
     return name
 
 
-def _problem(error: dict[str, Any]) -> str:
-    """One of pydantic's findings in a line of our own."""
+def line_problem(error: dict[str, Any], form: type[BaseModel]) -> str:
+    """One of pydantic's findings in a line of ``form``, in words of our own."""
     where = [str(step) for step in error["loc"]]
     if where[:1] == ["id"]:
         return "id: give it as text or as a whole number"
     if error["type"] == "extra_forbidden":
-        known = list(TaskLine.model_fields)
+        known = list(form.model_fields)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.6)
         return f"unknown key {where[-1]!r}: " + (
             f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
