@@ -60,6 +60,10 @@ class KeyeTokenizer:
         tokenizer = self._special if special else self._plain
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of text from outside: names of special tokens are ordinary characters."""
+        return self.encode(text, special=False)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens by name."""
         return str(self._special.decode(list(ids), skip_special_tokens=False))

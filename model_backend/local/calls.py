@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from keyeloop.model_backend.local.vocabulary import Vocabulary
 from keyeloop.runtime.content import ToolSpec
 
+Encode = Callable[[str], list[int]]
+"""From text without special tokens to token ids."""
 SEPARATORS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 LENIENT = {"lenient": True, "coerce_one_of": True}
 KEPT_GRAMMARS = 16
@@ -33,9 +35,13 @@ BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 class CallGrammar:
     """Compiles the grammar of a set of tools once and hands out constraints, one a call."""
 
-    def __init__(self, vocabulary: Vocabulary, end: int, call_close: int) -> None:
-        """``end`` is the id of the token that ends a turn, ``call_close`` that of ``</tool_call>``."""
-        self._tokenizer = LLTokenizer(TokenizerWrapper(_Alphabet(vocabulary, end)))
+    def __init__(self, vocabulary: Vocabulary, encode: Encode, end: int, call_close: int) -> None:
+        """``end`` is the id of the token that ends a turn, ``call_close`` that of ``</tool_call>``.
+
+        ``encode`` is the model's own tokenizer: where only one text can follow, it must be written in the tokens that
+        the model knows it by, or the model is led off what it was trained on.
+        """
+        self._tokenizer = LLTokenizer(TokenizerWrapper(_Alphabet(vocabulary, encode, end)))
         self._call_close = call_close
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
@@ -100,7 +106,8 @@ class _Alphabet:
 
     bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary, end: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, encode: Encode, end: int) -> None:
+        self._encode = encode
         self.eos_token_id = end
         self.tokens = list(vocabulary.tokens)
         self.special_token_ids = sorted(vocabulary.special)
@@ -108,7 +115,10 @@ class _Alphabet:
 
     def __call__(self, text: str | bytes) -> list[int]:
         data = text.encode() if isinstance(text, str) else text
-        return [self._ids[data[at : at + 1]] for at in range(len(data)) if data[at : at + 1] in self._ids]
+        try:
+            return self._encode(data.decode())
+        except UnicodeDecodeError:
+            return [self._ids[data[at : at + 1]] for at in range(len(data)) if data[at : at + 1] in self._ids]
 
 
 def _close_objects(schema: Any) -> Any:

@@ -66,7 +66,8 @@ class LocalBackend:
         self._name, self._model = name, model.eval().requires_grad_(False)
         self._context_tokens = model.config.max_position_embeddings
         self._cost = cost
-        self._prompts = PromptBuilder(KeyeTokenizer(tokenizer_file))
+        tokenizer = KeyeTokenizer(tokenizer_file)
+        self._prompts = PromptBuilder(tokenizer)
         vocabulary = Vocabulary.read(tokenizer_file)
         if len(vocabulary.tokens) > model.config.vocab_size:
             raise CheckpointError(
@@ -74,7 +75,7 @@ class LocalBackend:
                 f"{model.config.vocab_size}; take both files from the same checkpoint"
             )
         try:
-            self._book = RuleBook(vocabulary, model.config.vocab_size)
+            self._book = RuleBook(vocabulary, tokenizer.encode_text, model.config.vocab_size)
         except ValueError:
             raise CheckpointError(f"{tokenizer_file}: lacks <|im_end|>, </think> or the <tool_call> tokens") from None
         small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_PARAMETERS

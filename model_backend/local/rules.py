@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from keyeloop.model_backend.local.calls import CallConstraint, CallGrammar
+from keyeloop.model_backend.local.calls import CallConstraint, CallGrammar, Encode
 from keyeloop.model_backend.local.vocabulary import Vocabulary
 from keyeloop.model_backend.toolcalls import CALL_CLOSE, CALL_OPEN, THINK_CLOSE
 from keyeloop.runtime.content import ToolSpec
@@ -34,10 +34,13 @@ class Structure:
 class RuleBook:
     """What all replies have in common: built once for a model, begun anew for every reply."""
 
-    def __init__(self, vocabulary: Vocabulary, size: int) -> None:
-        """``size`` is the number of logits, which may exceed the vocabulary. Raises ValueError as Structure does."""
+    def __init__(self, vocabulary: Vocabulary, encode: Encode, size: int) -> None:
+        """``encode`` is the model's tokenizer; ``size``, the number of logits, may exceed the vocabulary.
+
+        Raises ValueError as Structure does.
+        """
         self.vocabulary, self.structure = vocabulary, Structure.of(vocabulary)
-        self.grammar = CallGrammar(vocabulary, self.structure.turn_end, self.structure.call_close)
+        self.grammar = CallGrammar(vocabulary, encode, self.structure.turn_end, self.structure.call_close)
         self.names = [vocabulary.tokens[index] for index in sorted(vocabulary.special)]
         self.endings = {name[-1] for name in self.names}
         self.reach = max(map(len, self.names)) - 1

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 import keyeloop.model_backend
+from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.local.calls import CallGrammar
 from keyeloop.model_backend.local.vocabulary import Vocabulary
 from keyeloop.model_backend.toolcalls import parse_call
 from keyeloop.runtime.content import ToolSpec
+from keyeloop.tools import ClipVideo, Python, Zoom
 
 TOKENIZER = Path(keyeloop.model_backend.__file__).parent / "keye_tiny" / "tokenizer.json"
 
@@ -28,7 +30,10 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def grammar(vocabulary: Vocabulary) -> CallGrammar:
-    return CallGrammar(vocabulary, *(vocabulary.tokens.index(name) for name in (b"<|im_end|>", b"</tool_call>")))
+    encode = KeyeTokenizer(TOKENIZER).encode_text
+    return CallGrammar(
+        vocabulary, encode, *(vocabulary.tokens.index(name) for name in (b"<|im_end|>", b"</tool_call>"))
+    )
 
 
 def obj(**properties: Any) -> dict[str, Any]:
@@ -119,3 +124,23 @@ def test_special_tokens_are_no_text(grammar: CallGrammar, vocabulary: Vocabulary
     allowed = constraint.allowed(len(vocabulary.tokens) + 5)
     assert not allowed[sorted(vocabulary.special)].any() and not allowed[len(vocabulary.tokens) :].any()
     assert allowed[vocabulary.tokens.index(b"|")] and allowed.dtype == torch.bool
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"name": "clip_video", "arguments": {"video": "video-1", "start_s": 83, "end_s": 83.5, "max_frames": 1}},
+        {"name": "zoom", "arguments": {"view": "f1", "box": [310, 200, 510, 320]}},
+        {"name": "python", "arguments": {"code": "print(383 + 821)"}},
+    ],
+)
+def test_calls_can_be_written_in_the_tokens_that_the_model_was_trained_on(
+    grammar: CallGrammar, vocabulary: Vocabulary, call: dict[str, Any]
+) -> None:
+    constraint = grammar.begin([ClipVideo().spec, Zoom().spec, Python().spec])
+    trained = KeyeTokenizer(TOKENIZER).encode_text(f"\n{json.dumps(call)}\n")
+    assert any(len(vocabulary.tokens[token]) > 8 for token in trained)
+    for token in [*trained, vocabulary.tokens.index(b"</tool_call>")]:
+        assert constraint.allowed(len(vocabulary.tokens))[token], vocabulary.tokens[token]
+        constraint.consume(token)
+    assert constraint.done

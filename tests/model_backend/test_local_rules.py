@@ -9,6 +9,7 @@ import torch
 
 import keyeloop.model_backend
 from keyeloop.model_backend.base import Sampling
+from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.local.rules import ReplyRules, RuleBook
 from keyeloop.model_backend.local.sampling import Sampler
 from keyeloop.model_backend.local.vocabulary import Vocabulary
@@ -21,7 +22,7 @@ TOOL = ToolSpec("zoom", "", {"type": "object", "properties": {"view": {"enum": [
 @pytest.fixture(scope="module")
 def book() -> RuleBook:
     vocabulary = Vocabulary.read(TOKENIZER)
-    return RuleBook(vocabulary, len(vocabulary.tokens) + 8)
+    return RuleBook(vocabulary, KeyeTokenizer(TOKENIZER).encode_text, len(vocabulary.tokens) + 8)
 
 
 def allowed_names(book: RuleBook, rules: ReplyRules) -> set[str]:
@@ -40,7 +41,8 @@ def test_structure_of_a_reply(book: RuleBook) -> None:
     rules.consume(book.structure.think_close)
     assert allowed_names(book, rules) == {"<|im_end|>", "<tool_call>"}
     rules.consume(book.structure.call_open)
-    follow(book, rules, '\n{"name": "zoom", "arguments": {"view": "f1"}}\n')
+    for token in KeyeTokenizer(TOKENIZER).encode_text('\n{"name": "zoom", "arguments": {"view": "f1"}}\n'):
+        rules.consume(token)
     assert rules.allowed().nonzero().flatten().tolist() == [book.structure.call_close]
     rules.consume(book.structure.call_close)
     assert allowed_names(book, rules) == {"<|im_end|>", "<tool_call>"}
