@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,30 +14,15 @@ from keyeloop.model_backend.keye.cost import KEYE_TINY_LIMITS, KeyeVisualCost
 from keyeloop.model_backend.keye.template import Picture, render
 from keyeloop.model_backend.scripted import ScriptedBackend
 from keyeloop.model_backend.toolcalls import parse_reply
-from keyeloop.runtime.content import Message, Part, Text, ToolCall, ToolSpec, Usage
+from keyeloop.runtime.content import Message, Text, ToolCall, ToolSpec, Usage
 from keyeloop.sandbox import availability
 from keyeloop.tools import ClipVideo, Python, Zoom
-from keyeloop.tools.base import Tool, ToolContext
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from keyeloop.tools.demo_video.record import encode
 from keyeloop.tools.search.tool import web_search
 from training.keye_tiny.builtin import builtin_specs
+from training.keye_tiny.real_runs import real_tools
 from training.keye_tiny.trajectories import FAMILIES, Episode
-
-
-class Named:
-    """Somebody's tool with the episode's own answer."""
-
-    timeout_s = 10.0
-
-    def __init__(self, spec: ToolSpec, reply: str, value_name: str) -> None:
-        self.spec, self._reply, self._value_name = spec, reply, value_name
-
-    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
-        return (Text(self._reply.format(value=arguments.get(self._value_name, ""))),)
-
-    async def close(self, context: ToolContext) -> None:
-        pass
 
 
 def short_episode(family: str, atlas: GlyphAtlas) -> Episode:
@@ -79,12 +62,7 @@ async def test_a_real_run_sends_what_training_shows(family: str, tmp_path: Path)
         replies.append(episode.teach())
         if episode.submit(replies[-1]):
             break
-    builtin: dict[str, Tool] = {tool.spec.name: tool for tool in (ClipVideo(), Zoom(), Python(), web_search)}
-    tools: list[Tool] = []
-    for spec in episode.tools:
-        reply = episode.named.reply if episode.named and spec.name == episode.named.spec.name else "unused"
-        named = Named(spec, reply, episode.named.value_name if episode.named else "")
-        tools.append(builtin.get(spec.name, named))
+    tools = real_tools(episode)
     backend = ScriptedBackend([spoken(raw) for raw in replies], cost=KeyeVisualCost(KEYE_TINY_LIMITS))
     agent = Agent(backend, tools, runs=tmp_path / "runs")
     answer = await agent.run(episode.question.text, video=tmp_path / "board.mp4")

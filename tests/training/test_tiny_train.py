@@ -14,11 +14,13 @@ import torch
 import training.keye_tiny.train as train
 from tests.training.toy_greys import BUCKETS, SHAPE, ToySample, ToySource, loader, toy_render, toy_sample
 from training.keye_tiny.batch import see
+from training.keye_tiny.experts import MixtureOfExperts
 from training.keye_tiny.feed import Feeder
 from training.keye_tiny.learn import COLUMNS, Learner
 from training.keye_tiny.model import KeyeTiny, select_keys
 from training.keye_tiny.pieces import load_pieces, save_pieces
 from training.keye_tiny.recipe import Recipe
+from training.keye_tiny.shape import TinyShape
 from training.keye_tiny.supply import Stock
 
 
@@ -187,3 +189,31 @@ def test_filmed_pictures_stand_in_for_rendered_ones() -> None:
     assert len(one.frames.real_at) == 0 and len(two.frames.real_at) == 1 and len(two.mixed[0].real_at) == 1
     for first, second in zip(load.load([one]).passes, load.load([two]).passes, strict=True):
         assert torch.equal(first.patches, second.patches)
+
+
+def test_routed_experts_are_the_wide_ones() -> None:
+    torch.manual_seed(5)
+    experts = MixtureOfExperts(TinyShape())
+    for weight in experts.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    x, valid = torch.randn(2, 40, 256, requires_grad=True), torch.ones(2, 40, dtype=torch.bool)
+    found, _ = experts(x, valid)
+    (slope,) = torch.autograd.grad(found.square().sum(), x)
+    experts._routed = lambda x, weights, used: experts._wide(x, weights)  # type: ignore[method-assign]
+    wanted, _ = experts(x, valid)
+    (wanted_slope,) = torch.autograd.grad(wanted.square().sum(), x)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(slope, wanted_slope, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frozen_tower_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    model, stock, load = KeyeTiny(SHAPE), Stock(ToySource(), BUCKETS, seed=3), loader()
+    for part in (model.visual, model.mlp_AR):
+        part.requires_grad_(False)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    learner = Learner(model, toy_recipe(), 2, compiled=False, bfloat16=True)
+    learner.backward(load.load([stock.main(1.0)]), 0.9, sparse=True)
+    learner.update(0.9, 50)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved and not any(name.startswith(("visual", "mlp_AR")) for name in moved)

@@ -186,12 +186,14 @@ def see(model: KeyeTiny, passes: tuple[Pass, ...]) -> Tensor | None:
     """The pool of visual tokens [n, hidden] of all passes, padding included; None without pictures."""
     if not passes:
         return None
-    return torch.cat(
-        [
-            model.mlp_AR(model.visual(one.patches.float().div_(127.5).sub_(1.0), *one[1:])).flatten(0, 1)
-            for one in passes
-        ]
-    )
+    learned = any(weight.requires_grad for weight in model.visual.parameters())
+    with torch.set_grad_enabled(learned and torch.is_grad_enabled()):
+        return torch.cat(
+            [
+                model.mlp_AR(model.visual(one.patches.float().div_(127.5).sub_(1.0), *one[1:])).flatten(0, 1)
+                for one in passes
+            ]
+        )
 
 
 def _pad(patches: Tensor, chunk: int) -> Tensor:

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from keyeloop.model_backend.keye.weights import load_folder
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from training.keye_tiny.arena import Arena
 from training.keye_tiny.batch import Loader
@@ -86,6 +87,13 @@ def load_model(weights: Path, device: torch.device, *, int8: bool) -> KeyeTiny:
     state = {name: value.float() for name, value in load_pieces(weights).items()}
     model.load_state_dict(after_int8(state) if int8 else state)
     return model.to(device).eval()
+
+
+def load_folder_model(folder: Path) -> KeyeTiny:
+    """The network with the weights of an exported model folder, as the runtime reads them."""
+    model = KeyeTiny(TinyShape())
+    model.load_state_dict(load_folder(folder).state_dict())
+    return model.eval()
 
 
 def play(

@@ -52,17 +52,21 @@ class Lagging:
 class Learner:
     """Model, optimiser and counters. Gradients live in one flat buffer, the indexer's at its end."""
 
-    def __init__(self, model: KeyeTiny, recipe: Recipe, families: int, *, compiled: bool) -> None:
+    def __init__(
+        self, model: KeyeTiny, recipe: Recipe, families: int, *, compiled: bool, bfloat16: bool | None = None
+    ) -> None:
+        """``bfloat16`` products by default on a GPU; parameters that need no gradient stay as they are."""
         self.model, self.recipe = model, recipe
         self.device = next(model.parameters()).device
-        self.amp = self.device.type == "cuda"
+        self.amp = self.device.type == "cuda" if bfloat16 is None else bfloat16
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.letters = nn.Linear(model.shape.hidden, LABELS).to(self.device)
         """Names the letters in a visual token; it only helps training and is not exported."""
         nn.init.normal_(self.letters.weight, std=0.02)
         nn.init.constant_(self.letters.bias, -4.0)
         everything = [*model.named_parameters(), *self.letters.named_parameters("letters")]
-        named = sorted(everything, key=lambda item: "sa_indexer" in item[0])
+        learned = [(name, weight) for name, weight in everything if weight.requires_grad]
+        named = sorted(learned, key=lambda item: "sa_indexer" in item[0])
         sizes = [weight.numel() for _, weight in named]
         self._flat = torch.zeros(sum(sizes) + 1, device=self.device)
         at = 0
@@ -77,7 +81,7 @@ class Learner:
             [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=recipe.peak_rate,
             betas=recipe.betas,
-            fused=self.amp,
+            fused=self.device.type == "cuda",
         )
         self._agreed = Lagging(self.device)
         self.counts = torch.zeros(2, families, len(COLUMNS), dtype=torch.float64, device=self.device)

@@ -36,6 +36,16 @@ class Buckets:
     """Tokens that pictures of other sizes than ``FRAME`` are padded to."""
 
 
+def small(rows: int) -> Buckets:
+    """Buckets for a CPU: so many rows a step."""
+    return Buckets(
+        tuple((length, max(rows * 512 // length, 1)) for length in (352, 416, 512, 576, 640, 720)),
+        (112, 4 * rows),
+        frame_chunk=4,
+        mixed_chunk=2,
+    )
+
+
 @dataclass(frozen=True)
 class PictureGroup:
     """Pictures of one size, packed for the renderer."""

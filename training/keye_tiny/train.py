@@ -38,7 +38,7 @@ from training.keye_tiny.recipe import Recipe  # noqa: E402
 from training.keye_tiny.saving import restore, save  # noqa: E402
 from training.keye_tiny.shape import TinyShape  # noqa: E402
 from training.keye_tiny.sheet import save_sheet  # noqa: E402
-from training.keye_tiny.supply import Source  # noqa: E402
+from training.keye_tiny.supply import Source, small  # noqa: E402
 from training.keye_tiny.watch import Watch  # noqa: E402
 
 SWITCH_S = 5e-4
@@ -77,7 +77,16 @@ class Run:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         torch.manual_seed(options.seed)
         self.model = KeyeTiny(shape).to(self.device)
-        self.learner = Learner(self.model, recipe, len(families), compiled=self.device.type == "cuda")
+        if options.frozen_vision:
+            for part in (self.model.visual, self.model.mlp_AR):
+                part.requires_grad_(False)
+        self.learner = Learner(
+            self.model,
+            recipe,
+            len(families),
+            compiled=self.device.type == "cuda",
+            bfloat16=options.bfloat16 or None,
+        )
         self.loader = Loader(shape, recipe.buckets, self.device, open_render(self.device))
         self.prefetch = Prefetch(self.feeder, self.loader, self.device)
         self.ledger = Ledger(families)
@@ -215,6 +224,12 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dense-share", type=float, default=Recipe.dense_share)
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
     parser.add_argument("--real-share", type=float, default=Recipe.real_share, help="0 where PyAV is not installed")
+    parser.add_argument("--rows", type=int, default=0, help="rows a step; 0: as many as an H200 likes")
+    parser.add_argument(
+        "--token-weights", type=float, nargs=2, metavar=("READING", "BOX"), help="constant weights in the loss"
+    )
+    parser.add_argument("--frozen-vision", action="store_true", help="learn the decoder alone")
+    parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16 on a CPU too")
     parser.add_argument("--warm", action="store_true", help="warm up on a CPU too")
     return parser.parse_args(arguments)
 
@@ -237,6 +252,11 @@ def main() -> None:
     recipe = replace(
         Recipe(), dense_share=options.dense_share, peak_rate=options.peak_rate, real_share=options.real_share
     )
+    if options.token_weights:
+        reading, box = options.token_weights
+        recipe = replace(recipe, reading_weight=reading, box_weights=(box, box))
+    if options.rows:
+        recipe = replace(recipe, buckets=small(options.rows))
     atlas = options.atlas or bundled_atlas()
     run = Run(TinyShape(), recipe, opener(atlas), partial(open_render, atlas), tuple(BoardSource.families), options)
     run.train()

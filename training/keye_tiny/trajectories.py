@@ -6,9 +6,8 @@ template and words are those of a real run.
 
 from __future__ import annotations
 
-import json
 import random
-import re
+from dataclasses import replace
 
 from keyeloop.agent.prompt import system_text, task_text
 from keyeloop.model_backend.toolcalls import ParsedCall, parse_reply
@@ -21,6 +20,7 @@ from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from keyeloop.tools.demo_video.questions import Family, Question
 from keyeloop.tools.demo_video.scene import sign_region, text_region
 from keyeloop.tools.demo_video.timeline import BoardVideo, Shot, sample_video
+from training.keye_tiny import speech, wordings
 from training.keye_tiny.builtin import builtin_specs
 from training.keye_tiny.named_tools import NamedCall, sample_call, sample_distractor
 from training.keye_tiny.sample import Sample, lay_out
@@ -29,7 +29,10 @@ from training.keye_tiny.world import HEIGHT, NAME, WIDTH, World
 FAMILIES: tuple[Family, ...] = ("read", "read_small", "compute", "not_there", "named_tool")
 ZOOM_BOX = (200, 120)
 """Width and height, in thousandths of a frame, of the box that the teacher zooms into."""
-CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)\b|\b(\d+) min (\d+) s")
+REWORDED = 0.85
+"""Part of the training questions that the grammar of wordings asks; the rest are asked as the demo asks them."""
+ASIDE = 0.4
+"""Part of the requests to call a tool with something polite before them."""
 OTHER_SYSTEMS = ("", "You are a helpful assistant.", "Answer briefly.", "You watch videos. Use the tools.")
 FULL = Region(0, 0, WIDTH, HEIGHT)
 
@@ -45,7 +48,10 @@ class Episode:
         self.called: list[tuple[str, dict[str, object]]] = []
         self.question, self.world = _draw(rng, family, atlas, heldout, difficulty)
         if family == "named_tool":
-            self._wrap_in_call()
+            self._wrap_in_call(heldout)
+        elif not heldout and rng.random() < REWORDED:
+            said = [questions.say_time(rng, time_s) for time_s in self.question.times_s]
+            self.question = replace(self.question, text=wordings.reword(rng, self.question, said))
         self.tools = self._offer()
         source = Source(NAME, "video", "", "", WIDTH, HEIGHT, self.world.video.duration_s)
         system = rng.choice(OTHER_SYSTEMS) if not heldout and rng.random() < 0.08 else system_text()
@@ -101,50 +107,53 @@ class Episode:
         views = list(self.world.views)
         if not views:
             end = self.world.video.duration_s
-            return _say("", f"Not there: {NAME} ends at {end:.1f} s.")
+            return speech.say("", f"Not there: {NAME} ends at {end:.1f} s.")
         return getattr(self, f"_teach_{self.family}")(turn, views)  # type: ignore[no-any-return]
 
     def _look(self) -> str:
         times = self.question.times_s
-        clocks = [_clock_thought(found) for found in CLOCK.finditer(self.question.text)]
+        clocks = [speech.clock_thought(found) for found in speech.CLOCK.finditer(self.question.text)]
         wanted = " and ".join(f"{time_s:g} s" for time_s in times)
         thought = " ".join([*clocks, f"Look at {wanted}."])
         calls: list[tuple[str, dict[str, object]]] = [
-            ("clip_video", {"video": NAME, "start_s": _number(t), "end_s": _number(t), "max_frames": 1}) for t in times
+            ("clip_video", {"video": NAME, "start_s": speech.number(t), "end_s": speech.number(t), "max_frames": 1})
+            for t in times
         ]
-        return _call(thought, *calls)
+        return speech.call(thought, *calls)
 
     def _teach_read(self, turn: int, views: list[View]) -> str:
-        return _say("", f"{self.question.answer} {self._cite(views[0])}")
+        return speech.say("", f"{self.question.answer} {self._cite(views[0])}")
 
     def _teach_not_there(self, turn: int, views: list[View]) -> str:
         time_s = self.question.times_s[0]
         about_sign = "small sign" in self.question.text
         what = "there is no small sign at" if about_sign else "the board is empty at"
-        return _say("", f"Not there: {what} {time_s:g} s [{views[0].handle}]")
+        return speech.say("", f"Not there: {what} {time_s:g} s [{views[0].handle}]")
 
     def _teach_read_small(self, turn: int, views: list[View]) -> str:
         if turn == 1:
             sign = self.world.shown[views[0].handle].scene
-            return _call(
+            return speech.call(
                 "Too small; zoom in.",
                 ("zoom", {"view": views[0].handle, "box": zoom_box(sign_region(sign, 0, self.atlas))}),
             )
-        return _say("", f"{self.question.answer} {self._cite(views[-1], sign=True)}")
+        return speech.say("", f"{self.question.answer} {self._cite(views[-1], sign=True)}")
 
     def _teach_compute(self, turn: int, views: list[View]) -> str:
         one, two = (self.world.video.shot_at(time_s).board for time_s in self.question.times_s)
         if turn == 1:
-            return _call(f"{one} and {two}.", ("python", {"code": f"print({one} {self.question.operation} {two})"}))
-        return _say("", f"{self.question.answer} {self._cite(views[0])} {self._cite(views[1])}")
+            return speech.call(
+                f"{one} and {two}.", ("python", {"code": f"print({one} {self.question.operation} {two})"})
+            )
+        return speech.say("", f"{self.question.answer} {self._cite(views[0])} {self._cite(views[1])}")
 
     def _teach_named_tool(self, turn: int, views: list[View]) -> str:
         assert self.named is not None
         if turn == 1:
             reading = self.question.answer
-            return _call(f"It is {reading}.", (self.named.spec.name, self.named.arguments(reading)))
+            return speech.call(f"It is {reading}.", (self.named.spec.name, self.named.arguments(reading)))
         result = self.messages[-1].text
-        return _say("", f"Done: {result} {self._cite(views[0])}")
+        return speech.say("", f"Done: {result} {self._cite(views[0])}")
 
     # -- parts -----------------------------------------------------------------------------------------------------
     def _run(self, call: ParsedCall, shake: bool) -> tuple[Part, ...]:
@@ -171,7 +180,7 @@ class Episode:
         scene = self.world.video.scene_at(self.question.times_s[0])
         return sign_region(scene, 0, self.atlas) if self.family == "read_small" else text_region(scene, self.atlas)
 
-    def _wrap_in_call(self) -> None:
+    def _wrap_in_call(self, heldout: bool) -> None:
         numeric = self.question.answer.isdigit()
         self.named = sample_call(self.rng, numeric=numeric)
         kind = "number" if numeric else "word"
@@ -181,9 +190,10 @@ class Episode:
              f"the board's {kind} at {said}", f"what the board shows at {said}")
         )  # fmt: skip
         old = self.question
-        self.question = Question(
-            "named_tool", self.named.ask.format(what=what), old.answer, old.start_s, old.end_s, old.times_s
-        )
+        text = self.named.ask.format(what=what)
+        if not heldout and self.rng.random() < ASIDE:
+            text = wordings.aside(self.rng, text)
+        self.question = Question("named_tool", text, old.answer, old.start_s, old.end_s, old.times_s)
 
     def _offer(self) -> tuple[ToolSpec, ...]:
         needed = {"read_small": ["zoom"], "compute": ["python"]}.get(self.family, [])
@@ -273,25 +283,3 @@ def zoom_box(region: Region) -> list[int]:
     x0 = min(max(round((middle_x - wide / 2) / 10) * 10, 0), 1000 - wide)
     y0 = min(max(round((middle_y - high / 2) / 10) * 10, 0), 1000 - high)
     return [x0, y0, x0 + wide, y0 + high]
-
-
-def _clock_thought(found: re.Match[str]) -> str:
-    hours, minutes, rest = int(found[1] or 0), int(found[2] or found[4]), int(found[3] or found[5])
-    parts = [str(hours * 3600)] * bool(hours) + [str(minutes * 60), str(rest)]
-    return f"{found[0]} = {' + '.join(parts)} = {hours * 3600 + minutes * 60 + rest} s."
-
-
-def _number(value: float) -> int | float:
-    return int(value) if value == int(value) else value
-
-
-def _say(thought: str, text: str) -> str:
-    return f"{thought}\n</think>\n\n{text}"
-
-
-def _call(thought: str, *calls: tuple[str, dict[str, object]]) -> str:
-    blocks = [
-        "<tool_call>\n" + json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False) + "\n</tool_call>"
-        for name, arguments in calls
-    ]
-    return _say(thought, "\n".join(blocks))
