@@ -55,6 +55,8 @@ class Facts(NamedTuple):
     width: int
     height: int
     duration_s: float | None
+    fps: float | None = None
+    """Frames a second as the file tells them, an average where they vary; None where it does not tell."""
 
 
 class Cut(NamedTuple):
@@ -96,7 +98,10 @@ class Decoder:
             raise self._broken()
         if width < 1 or height < 1 or (duration is not None and not (isinstance(duration, float) and duration > 0)):
             raise self._broken()
-        return Facts("video" if kind == "video" else "image", width, height, duration)
+        fps = reply.get("fps")
+        if fps is not None and not (isinstance(fps, float) and 0 < fps < math.inf):
+            raise self._broken()
+        return Facts("video" if kind == "video" else "image", width, height, duration, fps)
 
     def cut(
         self, path: str, times_s: Sequence[float] | None, region: Region, width: int, height: int

@@ -2,7 +2,7 @@
 
 Requests (header; every one carries the media file's descriptor):
 
-- ``{"op": "probe", "cpu_s"}`` -> ``{"kind", "width", "height", "duration_s"}``, duration null for an image
+- ``{"op": "probe", "cpu_s"}`` -> ``{"kind", "width", "height", "duration_s", "fps"}``, the last two null for an image
 - ``{"op": "cut", "cpu_s", "times", "region", "size"}`` -> ``{"times", "index"}`` and width x height x 3 bytes a frame;
   ``times`` null for an image. Frames are distinct: ``index`` tells which frame answers each asked time.
 
@@ -16,6 +16,7 @@ import os
 import socket
 import tempfile
 from collections import OrderedDict
+from dataclasses import asdict
 from typing import Any
 
 import av
@@ -66,9 +67,9 @@ def main(channel_fd: int) -> None:
 def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes]:
     if header["op"] == "probe":
         if isinstance(reader, StillReader):
-            return {"kind": "image", "width": reader.width, "height": reader.height, "duration_s": None}, b""
-        facts = reader.facts
-        return {"kind": "video", "width": facts.width, "height": facts.height, "duration_s": facts.duration_s}, b""
+            still = {"kind": "image", "width": reader.width, "height": reader.height}
+            return {**still, "duration_s": None, "fps": None}, b""
+        return {"kind": "video", **asdict(reader.facts)}, b""
     left, top, right, bottom = header["region"]
     width, height = header["size"]
     region, size = (left, top, right, bottom), (width, height)

@@ -15,6 +15,8 @@ from av.video.stream import VideoStream
 from keyeloop.tools.video.child.container import open_container, video_stream
 
 FIRST_STEP_BACK_S = 1.0
+SEEK_COST_FRAMES = 8
+"""A seek throws away the frames that the decoder's threads are at: a key frame that is nearer is read on to."""
 READ_ON_S = 5.0
 """Without an index: how far ahead decoding on is taken to be cheaper than seeking."""
 TAILS_S = (3, 30, 300)
@@ -93,13 +95,15 @@ class Tape:
                 return
 
     def seek_is_nearer(self, ticks: int) -> bool:
-        """Whether a key frame lies between where decoding stands and ``ticks``, so that seeking saves work."""
+        """Whether a key frame lies well between where decoding stands and ``ticks``, so that seeking saves work."""
         ahead = ticks - self._fed_ticks
-        if ahead <= 0:
+        rate = self.stream.average_rate
+        cost = self._ticks(SEEK_COST_FRAMES / rate) if rate else 0
+        if ahead <= cost:
             return False
         index = self.stream.index_entries
         at = index.search_timestamp(ticks, backward=True) if len(index) else -1
-        if at >= 0 and index[at].timestamp > self._fed_ticks:
+        if at >= 0 and index[at].timestamp > self._fed_ticks + cost:
             return True
         complete = at >= 0 and len(index) >= self.stream.frames > 0
         return not complete and ahead > self._ticks(READ_ON_S)
@@ -137,5 +141,5 @@ class Tape:
             pass  # what follows the damage cannot be shown either
         return count, end
 
-    def _ticks(self, seconds: float) -> int:
+    def _ticks(self, seconds: float | Fraction) -> int:
         return max(1, round(Fraction(seconds) / self.tick))

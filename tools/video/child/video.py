@@ -22,6 +22,7 @@ from keyeloop.tools.video.child.tape import Packets, Tape
 TOLERANCE_S = 1e-6
 """A moment this little before a frame's own time shows that frame: a time that went through a float comes back."""
 ORDER_CHECK_FRAMES = 32
+MAX_FPS = 1000
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Facts:
     width: int
     height: int
     duration_s: float
+    fps: float | None
+    """Frames a second as the file tells them, on average where they vary; None where it tells nothing credible."""
 
 
 class VideoReader:
@@ -113,7 +116,9 @@ class VideoReader:
         if self._orientation.swap:
             width, height = height, width
         length = self._tape.end_ticks(self._first_ticks) - self._first_ticks
-        return Facts(width, height, float(length * self._tape.tick))
+        rate = self._tape.stream.average_rate or self._tape.stream.guessed_rate
+        fps = float(rate) if rate and 0 < rate <= MAX_FPS else None
+        return Facts(width, height, float(length * self._tape.tick), fps)
 
 
 def _ticks(frame: VideoFrame) -> int:

@@ -1,0 +1,88 @@
+"""Many frames of one video in one pass: each is resized as it is decoded and stored at once: memory stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from keyeloop.runtime.content import Image, MediaRef, Video
+from keyeloop.runtime.errors import InputError
+from keyeloop.runtime.evidence import Source
+from keyeloop.runtime.media import MediaStore
+from keyeloop.runtime.views import ViewBook
+from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.video.decoder import Decoder
+
+STORING_THREADS = 2
+WAITING_FRAMES = 8
+"""Decoded frames that may wait to be stored."""
+
+
+class Stored(NamedTuple):
+    """A frame in the media store, with its own presentation time in seconds from the first frame."""
+
+    time_s: float
+    media: MediaRef
+
+
+async def watch_frames(
+    source: Source,
+    moments_s: Sequence[float],
+    size: tuple[int, int],
+    decoder: Decoder,
+    media: MediaStore,
+    on_frame: Callable[[int], None],
+) -> tuple[Stored, ...]:
+    """The distinct frames on screen at ascending moments, resized to ``size`` (width, height) and stored.
+
+    Decoding goes forward; where a key frame lies well ahead it is sought (see ``child/tape.py``). Every frame is a
+    request of its own to the guarded child, so that its limits of processor and wall time grow with the number of
+    frames. ``on_frame`` is called, in another thread, with how many moments are done. Cancelling it stops the decoding.
+    Raises InputError for a file that cannot be decoded.
+    """
+    cancelled = threading.Event()
+    try:
+        return await asyncio.to_thread(_watch, source, moments_s, size, decoder, media, on_frame, cancelled)
+    except Unusable as error:
+        raise InputError(f"{source.path} {error}") from None
+    except asyncio.CancelledError:
+        cancelled.set()
+        decoder.stop()
+        raise
+
+
+def show_frames(source: Source, frames: Sequence[Stored], views: ViewBook) -> Video:
+    """Frames that :func:`watch_frames` stored as one clip, each under a handle of its own, as ``clip_video``'s."""
+    shown = ((views.frame(source.name, source.sha256, one.time_s, source.whole), one.media) for one in frames)
+    return Video(tuple(Image(media, view) for view, media in shown))
+
+
+def _watch(
+    source: Source,
+    moments_s: Sequence[float],
+    size: tuple[int, int],
+    decoder: Decoder,
+    media: MediaStore,
+    on_frame: Callable[[int], None],
+    cancelled: threading.Event,
+) -> tuple[Stored, ...]:
+    times: list[float] = []
+    stored: list[MediaRef] = []
+    waiting: deque[Future[MediaRef]] = deque()
+    with ThreadPoolExecutor(STORING_THREADS, "store frames") as pool:
+        for done, moment_s in enumerate(moments_s, 1):
+            if cancelled.is_set():
+                break
+            (one,) = decoder.cut(source.path, [moment_s], source.whole, *size)
+            if one.time_s is not None and one.time_s not in times[-1:]:
+                times.append(one.time_s)
+                waiting.append(pool.submit(media.put_image, one.pixels))
+            while len(waiting) > WAITING_FRAMES:
+                stored.append(waiting.popleft().result())
+            on_frame(done)
+        stored += [future.result() for future in waiting]
+    return tuple(Stored(time_s, ref) for time_s, ref in zip(times, stored, strict=True))
