@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyeloop.agent.prompt import task_text
-from keyeloop.runtime.content import Part, Text
+from keyeloop.runtime.content import Image, Part, Text, Video, images_of
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.picture import Pixels
@@ -18,6 +18,8 @@ from keyeloop.tools.search.index import DocumentIndex
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.probe import Examined, examine
 from keyeloop.tools.video.still import read_still, show_still
+from keyeloop.tools.video.whole import Stored, show_frames
+from keyeloop.tools.video.wording import clip_text
 
 PathLike = str | os.PathLike[str]
 
@@ -50,10 +52,13 @@ def examine_task(
     images: Sequence[PathLike],
     documents: PathLike | None,
     decoder: Decoder,
+    *,
+    hashed: bool = True,
 ) -> Examination:
     """Examine the inputs of a task: ``video-1``, ``video-2``, ..., ``image-1``, ...
 
-    Raises InputError, one line with cause and cure, for an empty question or an input that cannot be used.
+    Unless ``hashed``, which a plan needs not, their hashes stay empty. Raises InputError, one line with cause and cure,
+    for an empty question or an input that cannot be used.
     """
     if not question.strip():
         raise InputError("the question is empty: say what you want to know")
@@ -66,7 +71,7 @@ def examine_task(
             f"the documents folder {folder} holds no .txt or .md file: convert what it holds to one of them"
         )
     inputs = tuple(
-        _examine(path, f"{kind}-{number}", kind, decoder)
+        _examine(path, f"{kind}-{number}", kind, decoder, hashed)
         for kind, paths in (("video", videos), ("image", images))
         for number, path in enumerate(listed(paths), 1)
     )
@@ -86,20 +91,32 @@ def read_images(task: Task, cost: VisualCost, decoder: Decoder) -> dict[str, Pix
     return {source.name: read_still(source, cost, decoder) for source in images}
 
 
-def opening_parts(task: Task, pixels: Mapping[str, Pixels], context: ToolContext) -> tuple[Part, ...]:
-    """The first user turn: every image input under its handle, then the sources and the question in words."""
+def opening_parts(
+    task: Task,
+    pixels: Mapping[str, Pixels],
+    context: ToolContext,
+    watched: Mapping[str, Sequence[Stored]] | None = None,
+) -> tuple[Part, ...]:
+    """The first user turn: watched videos and image inputs under their handles, then sources and question in words."""
+    clips = {name: show_frames(task.sources[name], kept, context.views) for name, kept in (watched or {}).items()}
+    stills = {name: show_still(task.sources[name], picture, context) for name, picture in pixels.items()}
+    return shown_parts(task, {**clips, **stills})
+
+
+def shown_parts(task: Task, shown: Mapping[str, Image | Video]) -> tuple[Part, ...]:
+    """The first user turn, with ``shown`` for some of the sources by name."""
     parts: list[Part] = []
-    for name, picture in pixels.items():
-        image = show_still(task.sources[name], picture, context)
-        handle = image.view.handle if image.view is not None else ""
-        parts += [Text(f"{name}: {handle}"), image, Text("\n")]
+    for name, part in shown.items():
+        views = [image.view for image in images_of(part) if image.view is not None]
+        label = clip_text(name, views) if isinstance(part, Video) else f"{name}: {''.join(v.handle for v in views)}"
+        parts += [Text(label), part, Text("\n")]
     return (*parts, Text(task_text(task.question, task.sources.values())))
 
 
-def _examine(path: PathLike, name: str, kind: str, decoder: Decoder) -> Examined:
+def _examine(path: PathLike, name: str, kind: str, decoder: Decoder, hashed: bool) -> Examined:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{name} is {path!r}, which is no path: name a file")
-    examined = examine(os.fspath(path), name, decoder)
+    examined = examine(os.fspath(path), name, decoder, hashed=hashed)
     if (found := examined.facts.kind) != kind:
         raise InputError(f"{path} is {_a(found)}, not {_a(kind)}: pass it as --{found}, in Python as {found}s=[...]")
     return examined

@@ -11,13 +11,12 @@ import torch
 
 from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
 from keyeloop.model_backend.forbidding import require_requests_allowed
-from keyeloop.model_backend.keye.config import KeyeConfig
-from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KEYE_TINY_LIMITS, KeyeVisualCost, VisionLimits
+from keyeloop.model_backend.keye.cost import KeyeVisualCost
 from keyeloop.model_backend.keye.decoder import AttentionMode
 from keyeloop.model_backend.keye.model import KeyeModel
-from keyeloop.model_backend.keye.presets import keye_tiny
 from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.keye.weights import load_folder
+from keyeloop.model_backend.local.counter import limits_of as limits_of
 from keyeloop.model_backend.local.decode import Decoder, assemble
 from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
 from keyeloop.model_backend.local.prompt import Prompt, PromptBuilder
@@ -35,11 +34,6 @@ LARGE_BYTES = 1 << 30
 """Weights of this size and more run in bfloat16 on a GPU, unless told otherwise."""
 SMALL_PARAMETERS = 100_000_000
 """Below this a model runs on one CPU thread: its steps are too short to be worth sharing, and cores may be busy."""
-
-
-def limits_of(config: KeyeConfig) -> VisionLimits:
-    """The picture sizes that a model was trained on: the embedded model's for its shape, else Keye-VL-2.0's."""
-    return KEYE_TINY_LIMITS if config == keye_tiny(config.vocab_size, config.tokens) else KEYE_2_LIMITS
 
 
 class LocalBackend:

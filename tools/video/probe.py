@@ -19,18 +19,17 @@ class Examined(NamedTuple):
     name: str
     path: str
     facts: Facts
-    hashing: BackgroundHash
+    hashing: BackgroundHash | None
+    """None where it is not hashed at all."""
 
     def source(self) -> Source:
         """The declared input; waits for the hash. Raises InputError for a file that changed meanwhile."""
-        facts = self.facts
-        return Source(
-            self.name, facts.kind, self.hashing.sha256(), self.path, facts.width, facts.height, facts.duration_s
-        )
+        facts, sha256 = self.facts, "" if self.hashing is None else self.hashing.sha256()
+        return Source(self.name, facts.kind, sha256, self.path, facts.width, facts.height, facts.duration_s)
 
 
-def examine(path: str | Path, name: str, decoder: Decoder) -> Examined:
-    """Find out what a video or image file is, and begin to hash it.
+def examine(path: str | Path, name: str, decoder: Decoder, *, hashed: bool = True) -> Examined:
+    """Find out what a video or image file is, and begin to hash it, unless it shall not be ``hashed``.
 
     Width and height are those of the displayed picture, rotation and pixel shape applied; ``duration_s`` counts from
     the first frame to the end of the last. ``decoder`` is used and left open. Raises InputError, one line with cause
@@ -40,7 +39,7 @@ def examine(path: str | Path, name: str, decoder: Decoder) -> Examined:
     path = str(path)
     try:
         require_file(path)
-        hashing = BackgroundHash(Path(path))
+        hashing = BackgroundHash(Path(path)) if hashed else None
         return Examined(name, path, decoder.probe(path), hashing)
     except Unusable as error:
         raise InputError(f"{path} {error}") from None
