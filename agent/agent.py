@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -15,22 +13,24 @@ from keyeloop.agent import batch
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.dispatch import check_schemas
-from keyeloop.agent.inputs import Examination, PathLike, examine_task, listed, read_images
-from keyeloop.agent.models import ModelLike, check_model, load_model
+from keyeloop.agent.inputs import Examination, PathLike, Task, examine_task, listed, read_images
+from keyeloop.agent.models import ModelLike, check_model, load_model, model_name
+from keyeloop.agent.past import Past
+from keyeloop.agent.playing import StreamEvent as StreamEvent
+from keyeloop.agent.playing import play_to_end, played, require_no_loop
 from keyeloop.agent.prompt import system_text
 from keyeloop.agent.session import Session
-from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
+from keyeloop.model_backend.base import ModelBackend, Sampling
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.clock import Clock, SystemClock
-from keyeloop.runtime.errors import ConfigError, UsageError
-from keyeloop.runtime.events import Event, RunEnded, RunStart
+from keyeloop.runtime.errors import ConfigError
+from keyeloop.runtime.evidence import Source
+from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.prices import Prices
 from keyeloop.tools.base import Tool
 from keyeloop.tools.toolset import Toolset
 from keyeloop.tools.video.decoder import Decoder
-
-StreamEvent = Event | Delta
-"""What :meth:`Agent.stream` yields: everything that the journal records, and pieces of replies as they come."""
+from keyeloop.tools.video.recorded import RecordedDecoder
 
 
 class Agent:
@@ -85,21 +85,9 @@ class Agent:
         and the like) when the model could not be asked; the run's record then tells why. When cancelled, it aborts the
         request, closes the record as interrupted and says on stderr how to go on.
         """
-        folder, end = None, None
         stream = self.stream(task, video=video, videos=videos, images=images, documents=documents)
-        try:
-            async for event in stream:
-                if isinstance(event, RunStart):
-                    folder = self.runs / event.run_id
-                elif isinstance(event, RunEnded):
-                    end = event
-        except asyncio.CancelledError:
-            await stream.aclose()
-            if folder is not None:
-                print(how_to_go_on(folder), file=sys.stderr)
-            raise
-        assert folder is not None and end is not None, "a stream that does not raise begins and ends"
-        return Answer.from_end(end, folder)
+        end, folder = await play_to_end(stream, self.runs)
+        return Answer.from_end(end, folder, self)
 
     def run_sync(
         self,
@@ -114,12 +102,7 @@ class Agent:
 
         Raises UsageError where an event loop runs already, as in a notebook.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise UsageError("run_sync cannot wait where an event loop runs (a notebook, async code): await agent.run")
+        require_no_loop("run_sync", "agent.run")
         return asyncio.run(self.run(task, video=video, videos=videos, images=images, documents=documents))
 
     async def stream(
@@ -139,10 +122,40 @@ class Agent:
         with Decoder() as decoder:
             every_video = [*([video] if video is not None else []), *listed(videos)]
             examined = await asyncio.to_thread(examine_task, task, every_video, images, documents, decoder)
-            session = await self._session(examined, decoder)
-            async with aclosing(_played(session)) as events:
+            session = await self._opened(examined, decoder)
+            async with aclosing(played(session)) as events:
                 async for event in events:
                     yield event
+
+    async def ask(self, run: PathLike, question: str) -> Answer:
+        """Go on with a recorded run: another question in the same conversation, as :meth:`Answer.ask` does.
+
+        ``run`` is its folder; nothing is decoded again, and source files are needed only where a tool looks again.
+        Raises InputError for a run that cannot go on (no run, missing pictures or tools), JournalError for one that is
+        still going on, and else as :meth:`run`.
+        """
+        end, folder = await play_to_end(self.stream_ask(run, question), self.runs, Path(run))
+        return Answer.from_end(end, folder, self)
+
+    def ask_sync(self, run: PathLike, question: str) -> Answer:
+        """As :meth:`ask`, for scripts; see :meth:`run_sync`."""
+        require_no_loop("ask_sync", "agent.ask")
+        return asyncio.run(self.ask(run, question))
+
+    async def stream_ask(self, run: PathLike, question: str) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`ask`, yielding events as :meth:`stream` does: ``question`` first and ``run_end`` last."""
+        past = await asyncio.to_thread(Past.open, Path(run), self._clock)
+        try:
+            task = past.task(question)
+            tools = past.choose(self._tools_for(task.sources.values(), task.documents))
+            backend = await asyncio.to_thread(self._load)
+            with RecordedDecoder(task.sources.values()) as decoder:
+                session = self._session(task, {}, backend, tools, decoder, past)
+                async with aclosing(played(session)) as events:
+                    async for event in events:
+                        yield event
+        finally:
+            past.close()
 
     async def run_many(self, tasks: Iterable[batch.Task | str], concurrency: int = 8) -> list[batch.TaskOutcome]:
         """Run many tasks, at most ``concurrency`` at a time; their outcomes in the order of the tasks.
@@ -174,16 +187,26 @@ class Agent:
     ) -> None:
         await self.close()
 
-    async def _session(self, examined: Examination, decoder: Decoder) -> Session:
+    async def _opened(self, examined: Examination, decoder: Decoder) -> Session:
         backend = await asyncio.to_thread(self._load)
         task = await asyncio.to_thread(examined.task)
         cost = (await asyncio.to_thread(backend.capabilities)).cost  # a client may have to ask its server
         pixels = await asyncio.to_thread(read_images, task, cost, decoder)
-        tools = (
-            self._tools
-            if self._tools is not None
-            else builtin_tools({source.kind for source in task.sources.values()}, task.documents)
-        )
+        tools = self._tools_for(task.sources.values(), task.documents)
+        return self._session(task, pixels, backend, tools, decoder)
+
+    def _tools_for(self, sources: Iterable[Source], documents: Path | None) -> Toolset:
+        return self._tools if self._tools is not None else builtin_tools({one.kind for one in sources}, documents)
+
+    def _session(
+        self,
+        task: Task,
+        pixels: Mapping[str, Pixels],
+        backend: ModelBackend,
+        tools: Toolset,
+        decoder: Decoder,
+        past: Past | None = None,
+    ) -> Session:
         return Session(
             task=task,
             pixels=pixels,
@@ -197,6 +220,8 @@ class Agent:
             runs=self.runs,
             clock=self._clock,
             decoder=decoder,
+            model=model_name(self._model),
+            past=past,
         )
 
     def _load(self) -> ModelBackend:
@@ -206,32 +231,3 @@ class Agent:
                 backend.capabilities()  # may ask a server: here, off the event loop
                 self._backend = backend
             return self._backend
-
-
-async def _played(session: Session) -> AsyncGenerator[StreamEvent, None]:
-    """The events of a session while it plays; closing it cancels the session and waits for its end."""
-    queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
-    here, owner = asyncio.get_running_loop(), threading.get_ident()
-
-    def emit(event: StreamEvent) -> None:
-        if threading.get_ident() == owner:
-            queue.put_nowait(event)
-        else:  # a backend that generates in a thread
-            here.call_soon_threadsafe(queue.put_nowait, event)
-
-    worker = asyncio.create_task(session.play(emit))
-    worker.add_done_callback(lambda _: queue.put_nowait(None))
-    try:
-        while (event := await queue.get()) is not None:
-            yield event
-        await worker
-    finally:
-        worker.cancel()
-        await asyncio.wait({worker})
-        if not worker.cancelled():
-            worker.exception()
-
-
-def how_to_go_on(run: os.PathLike[str]) -> str:
-    """What to tell a person whose run was interrupted."""
-    return f"interrupted; everything up to here is kept: read it with  keyeloop show {os.fspath(run)}  or ask again"

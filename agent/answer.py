@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
+from keyeloop.agent.playing import StreamEvent, require_no_loop
 from keyeloop.runtime.citations import strip_citations
 from keyeloop.runtime.content import Usage
+from keyeloop.runtime.errors import UsageError
 from keyeloop.runtime.events import RunEnded, RunStatus
 from keyeloop.runtime.evidence import Citation
+
+if TYPE_CHECKING:
+    from keyeloop.agent.agent import Agent
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of one run; ``str()`` is the answer without its citations."""
+    """The outcome of one question; ``str()`` is the answer without its citations."""
 
     text: str
     """As the model wrote it, citations included."""
@@ -25,16 +32,41 @@ class Answer:
     citations: tuple[Citation, ...]
     """Each with its source, second and box in source pixels; ``seen`` is False where the run never looked."""
     usage: Usage
-    """Sum over all requests."""
+    """Sum over all requests of this question."""
     run: Path
     """Folder of the journal and its media."""
     reason: str = ""
     """Why, where the status is not ``answered``."""
+    agent: Agent | None = field(default=None, repr=False, compare=False)
+    """Who answered, and is asked on."""
 
     @classmethod
-    def from_end(cls, end: RunEnded, run: Path) -> Answer:
+    def from_end(cls, end: RunEnded, run: Path, agent: Agent | None = None) -> Answer:
         """The answer that a run's last event tells of."""
-        return cls(end.answer, end.status, end.citations, end.usage, run, end.reason)
+        return cls(end.answer, end.status, end.citations, end.usage, run, end.reason, agent)
+
+    async def ask(self, question: str) -> Answer:
+        """Ask another question in the same conversation; see :meth:`Agent.ask`.
+
+        The request begins with all that was said, pictures and thinking included, and the record goes on in the same
+        folder. Limits count anew for every question. The conversation goes on behind its last question, whichever
+        answer of it is asked.
+        """
+        return await self._asked().ask(self.run, question)
+
+    def ask_sync(self, question: str) -> Answer:
+        """As :meth:`ask`, for scripts. Raises UsageError where an event loop runs already, as in a notebook."""
+        require_no_loop("ask_sync", "answer.ask")
+        return asyncio.run(self.ask(question))
+
+    def stream_ask(self, question: str) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`ask`, yielding events as they happen; see :meth:`Agent.stream_ask`."""
+        return self._asked().stream_ask(self.run, question)
+
+    def _asked(self) -> Agent:
+        if self.agent is None:
+            raise UsageError(f"this answer has no agent to ask: call agent.ask({str(self.run)!r}, ...)")
+        return self.agent
 
     def __str__(self) -> str:
         return strip_citations(self.text)

@@ -164,7 +164,7 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
         if current is not None and current.cancelling():
             raise  # from outside; otherwise the backend gave up on its own request, which ends this run only
         error = cut
-    answer = None if end is None or folder is None or error is not None else Answer.from_end(end, folder)
+    answer = None if end is None or folder is None or error is not None else Answer.from_end(end, folder, agent)
     return TaskOutcome(
         task=task,
         index=index,

@@ -26,6 +26,7 @@ from keyeloop.runtime.events import (
     ContextEdited,
     Event,
     Noticed,
+    QuestionAsked,
     ReplyReceived,
     RequestSent,
     RunEnded,
@@ -44,13 +45,14 @@ TAIL_CHARS = 2000
 class LiveView:
     """Shows the events of one run on ``console``. Use as a context manager; feed it with :meth:`on`."""
 
-    def __init__(self, console: Console, runs: Path) -> None:
+    def __init__(self, console: Console, runs: Path, run: Path | None = None) -> None:
+        """``run`` is the folder of a run that goes on; a new one gets its own below ``runs``."""
         self._console, self._runs = console, runs
         self._live = Live(console=console, transient=True, refresh_per_second=12) if console.is_terminal else None
         self._streamed = ""
         self._doing = "starting"
         self._turns = 0
-        self.run: Path | None = None
+        self.run = run
         """Folder of the run, once it has begun."""
 
     def __enter__(self) -> LiveView:
@@ -75,8 +77,10 @@ class LiveView:
                 self._line(f"{event.model} · {self.run}", "bold")
                 for source in event.inputs:
                     self._line(source_words(source), "dim")
+            case QuestionAsked():
+                self._line(f"{event.model} · {self.run}, question {event.number}", "bold")
             case RequestSent():
-                self._turns, self._streamed = event.turn, ""
+                self._turns, self._streamed = self._turns + 1, ""
                 self._doing = f"step {event.turn}: asking with {counted(event.input_tokens, 'token')}"
             case ReplyReceived():
                 self._replied(event)
@@ -111,7 +115,7 @@ class LiveView:
             self._line(f"  {citation_words(citation)}", "cyan" if citation.seen else "yellow")
         self._line(ending_words(event, self._turns), "dim")
         if self.run is not None:
-            self._line(f"kept in {self.run}: keyeloop show {self.run}", "dim")
+            self._line(f"kept in {self.run}: keyeloop show {self.run}, and to go on: keyeloop ask {self.run}", "dim")
 
     def _line(self, text: str, style: str) -> None:
         self._console.print(Styled(text, style=style), soft_wrap=self._live is None)

@@ -50,7 +50,7 @@ class Ending:
 
 
 class Loop:
-    """One run's turns, from an opened context to its ending."""
+    """One question's turns, from an opened context to its ending."""
 
     def __init__(
         self,
@@ -62,16 +62,20 @@ class Loop:
         record: Callable[[Event], None],
         on_delta: Callable[[Delta], None] | None = None,
         result_visual_tokens: int | None = None,
+        *,
+        turns: int = 0,
+        calls: int = 0,
     ) -> None:
+        """``turns`` and ``calls`` were there before, in earlier questions of the same run: numbers count on."""
         self._backend, self._context, self._dispatcher = backend, context, dispatcher
         self._tool_context, self._budget = tool_context, budget
         self._record, self._on_delta = record, on_delta
         self._result_visual_tokens = result_visual_tokens
         self._guards = Guards()
         self._stop: Stop | None = None
-        self.turn = 0
+        self.turn = turns
         """Requests so far."""
-        self._calls = 0
+        self._calls = calls
 
     async def run(self) -> Ending:
         """Step until the run has an ending. Raises BackendError when the model cannot be asked."""

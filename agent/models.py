@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keyeloop.model_backend.base import ModelBackend
-from keyeloop.model_backend.local.folder import model_folder
+from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
 from keyeloop.model_backend.openai_chat.address import is_address, parse_address
 from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.runtime.config import Config
 from keyeloop.runtime.errors import ConfigError, InputError, JournalError
 from keyeloop.runtime.journal import JOURNAL
+from keyeloop.runtime.trajectory import Trajectory
 
 REPLAY = "replay:"
 """``replay:RUN`` gives the replies of a recorded run again, without its model."""
@@ -64,6 +65,25 @@ def load_model(model: ModelLike) -> ModelBackend:
     with needs_local(f"running {name} on this machine"):
         from keyeloop.model_backend.local.engine import LocalBackend
     return LocalBackend.load(name)
+
+
+def model_name(model: ModelLike) -> str | None:
+    """The name under which ``model`` can be loaded again, from any folder; None where its capabilities tell it."""
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else ""
+    if not name or is_address(name):
+        return None
+    if name.startswith(REPLAY):
+        return REPLAY + str(Path(name.removeprefix(REPLAY)).absolute())
+    return name if name == EMBEDDED_MODEL else str(Path(name).absolute())
+
+
+def recorded_model(run: Trajectory) -> str:
+    """The name of the model that was asked last in a run. InputError where the record has none that can be loaded."""
+    asked = run.exchanges[-1].asked
+    name = asked.config.get("model") or asked.model
+    if name == asked.model and name != EMBEDDED_MODEL and not is_address(name):
+        raise InputError(f"{asked.model}, the model of {run.folder}, cannot be loaded by name: name one with --model")
+    return str(name)
 
 
 def configured_model(config: Config) -> ModelLike:

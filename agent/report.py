@@ -21,7 +21,7 @@ from keyeloop.agent.wording import (
     strip,
     usage_words,
 )
-from keyeloop.runtime.trajectory import CallStep, Step, Trajectory
+from keyeloop.runtime.trajectory import CallStep, Exchange, Step, Trajectory
 from keyeloop.runtime.wire import from_wire, parts_from_wire
 
 Line = tuple[str, str]
@@ -36,17 +36,27 @@ def print_report(run: Trajectory, console: Console, *, full: bool = False) -> No
 
 def report(run: Trajectory, *, full: bool = False) -> Iterator[Line]:
     """The lines of a run, top to bottom."""
-    yield clean(run.question), "bold"
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.start.time_s))
-    yield f"{run.start.model}, {began}, {run.status}: {run.folder}", "dim"
+    first, *later = run.exchanges
+    yield clean(first.question), "bold"
+    yield f"{run.start.model}, {_when(run.start.time_s)}, {_status(first)}: {run.folder}", "dim"
     for source in run.start.inputs:
         yield source_words(source), "dim"
     yield "", ""
-    for step in run.steps:
+    for step in first.steps:
         yield from _step(step, full)
+    for before, exchange in zip(run.exchanges, later, strict=False):
+        yield "", ""
+        yield from _ending(before)
+        yield "", ""
+        yield clean(exchange.question), "bold"
+        asked = f"question {exchange.number}, {exchange.asked.model}"
+        yield f"{asked}, {_when(exchange.asked.time_s)}, {_status(exchange)}", "dim"
+        yield "", ""
+        for step in exchange.steps:
+            yield from _step(step, full)
     yield from _looked(run)
     yield "", ""
-    yield from _ending(run)
+    yield from _ending(run.exchanges[-1])
 
 
 def _step(step: Step, full: bool) -> Iterator[Line]:
@@ -97,13 +107,21 @@ def _looked(run: Trajectory) -> Iterator[Line]:
             yield f"    {span_words(span)}", ""
 
 
-def _ending(run: Trajectory) -> Iterator[Line]:
-    if run.answer:
-        yield clean(run.answer), "bold"
-    for citation in run.citations:
-        yield f"  {citation_words(citation)}", "cyan" if citation.seen else "yellow"
-    if run.end is not None:
-        yield ending_words(run.end, len(run.steps)), "dim"
-    else:
-        after = f"{counted(len(run.steps), 'step')}, {run.duration_s:.1f} s, {usage_words(run.usage)}"
+def _ending(asked: Exchange) -> Iterator[Line]:
+    if asked.end is None:
+        after = f"{counted(len(asked.steps), 'step')}, {asked.duration_s:.1f} s, {usage_words(asked.usage)}"
         yield f"in flight: the record has no end; the run goes on elsewhere or was killed. So far {after}", "yellow"
+        return
+    if asked.end.answer:
+        yield clean(asked.end.answer), "bold"
+    for citation in asked.end.citations:
+        yield f"  {citation_words(citation)}", "cyan" if citation.seen else "yellow"
+    yield ending_words(asked.end, len(asked.steps)), "dim"
+
+
+def _when(time_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
+
+
+def _status(asked: Exchange) -> str:
+    return asked.end.status if asked.end else "in flight"

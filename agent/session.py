@@ -1,4 +1,4 @@
-"""One run: its folder, its record, its tools' context; from run_start to run_end whatever happens."""
+"""One question of a run: its record, its tools' context; from run_start or question to run_end whatever happens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher
 from keyeloop.agent.inputs import Task, opening_parts
 from keyeloop.agent.loop import Ending, Loop
-from keyeloop.model_backend.base import Delta, ModelBackend, Sampling
+from keyeloop.agent.past import Past
+from keyeloop.model_backend.base import Delta, ModelBackend, Request, Sampling
 from keyeloop.model_backend.cost_record import cost_to_record
 from keyeloop.runtime.budget import Budget, Limits
 from keyeloop.runtime.citations import resolve
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.content import Message, Text
 from keyeloop.runtime.errors import KeyeloopError
-from keyeloop.runtime.events import Event, Noticed, RunEnded, RunStart
+from keyeloop.runtime.events import Event, Noticed, QuestionAsked, RunEnded, RunStart
 from keyeloop.runtime.journal import Journal
 from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.prices import Prices
@@ -39,7 +40,7 @@ CLOSE_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Session:
-    """Everything one run stands on; :meth:`play` runs it once."""
+    """Everything one question stands on; :meth:`play` plays it once."""
 
     task: Task
     pixels: Mapping[str, Pixels]
@@ -54,12 +55,17 @@ class Session:
     runs: Path
     clock: Clock
     decoder: Decoder
+    model: str | None = None
+    """What the model was named, where it was by a name that loads it again."""
+    past: Past | None = None
+    """The run that goes on with this question; None begins a new one."""
 
     async def play(self, emit: Callable[[Event | Delta], None]) -> None:
-        """Run from run_start to run_end; what goes wrong is recorded, then raised."""
+        """Play from run_start or question to run_end; what goes wrong is recorded, then raised."""
         run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock, self.prices)
         started_s = self.clock.monotonic()
-        with Journal.create(self.runs / run_id, self.clock) as journal:
+        turns, calls = (0, 0) if self.past is None else (self.past.turns, self.past.calls)
+        with self._journal(run_id) as journal:
             tool_context = self._tool_context(journal)
 
             def record(event: Event) -> None:
@@ -79,17 +85,23 @@ class Session:
                 )
 
             try:
-                context = self._open(run_id, tool_context, record)
+                if self.past is None:
+                    context = self._open(run_id, tool_context, record)
+                else:
+                    context = self._reopen(self.past, budget, record)
                 dispatcher = Dispatcher(self.tools, tool_context)
                 visual = self.result_visual_tokens
-                loop = Loop(self.backend, context, dispatcher, tool_context, budget, record, emit, visual)
+                loop = Loop(
+                    self.backend, context, dispatcher, tool_context, budget, record, emit, visual,
+                    turns=turns, calls=calls,
+                )  # fmt: skip
                 ending = await loop.run()
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 end(Ending("interrupted", "", "cancelled from outside"))
                 raise
             except Exception as error:
                 if not isinstance(error, KeyeloopError):
-                    turn = int(budget.used()["turns"])
+                    turn = turns + int(budget.used()["turns"])
                     record(Noticed(turn=turn, code="crash", text=traceback.format_exc()))
                 end(Ending("failed", "", f"{type(error).__name__}: {error}"))
                 raise
@@ -98,11 +110,14 @@ class Session:
             finally:
                 await self._close(tool_context)
 
+    def _journal(self, run_id: str) -> Journal:
+        return Journal.create(self.runs / run_id, self.clock) if self.past is None else self.past.journal
+
     def _tool_context(self, journal: Journal) -> ToolContext:
         return ToolContext(
             inputs=dict(self.task.sources),
             media=journal.media,
-            views=ViewBook(),
+            views=ViewBook() if self.past is None else self.past.views(),
             cost=self.backend.capabilities().cost,
             visual_budget_tokens=0,
             clock=self.clock,
@@ -112,35 +127,59 @@ class Session:
 
     def _open(self, run_id: str, tool_context: ToolContext, record: Callable[[Event], None]) -> Context:
         """Record how the run begins, and begin its context so."""
-        capabilities = self.backend.capabilities()
-        sampling = replace(
-            self.sampling, max_tokens=min(self.sampling.max_tokens, max(1, capabilities.context_tokens // 4))
-        )
         parts = opening_parts(self.task, self.pixels, tool_context)
         opening = [Message("system", (Text(self.system),)), Message("user", parts)]
-        context = Context(self.backend, self.tools.specs, sampling, opening)
-        config: dict[str, Any] = {
+        context = Context(self.backend, self.tools.specs, self._sampling(), opening)
+        record(
+            RunStart(
+                run_id=run_id,
+                question=self.task.question,
+                model=self.backend.capabilities().model,
+                tools=self.tools.specs,
+                inputs=tuple(self.task.sources.values()),
+                messages=tuple(to_wire(message) for message in opening),
+                config=self._config(),
+                versions=_versions(),
+            )
+        )
+        return context
+
+    def _reopen(self, past: Past, budget: Budget, record: Callable[[Event], None]) -> Context:
+        """Record the question, and put it behind everything that was said; pictures shown before are not charged."""
+        asked = Message("user", (Text(self.task.question),))
+        record(
+            QuestionAsked(
+                number=len(past.run.exchanges) + 1,
+                question=self.task.question,
+                model=self.backend.capabilities().model,
+                messages=tuple(to_wire(message) for message in (*past.cut_off, asked)),
+                config=self._config(),
+                versions=_versions(),
+            )
+        )
+        tools, sampling, opening = past.run.start.tools, self._sampling(), len(past.run.start.messages)
+        budget.recall_pictures(self.backend.count_tokens(Request(past.history, tools, sampling)).visual_tokens)
+        context = Context(self.backend, tools, sampling, past.history[:opening])
+        context.append(*past.history[opening:], asked)
+        return context
+
+    def _sampling(self) -> Sampling:
+        """As asked for, with replies of at most a quarter of the context."""
+        longest = max(1, self.backend.capabilities().context_tokens // 4)
+        return replace(self.sampling, max_tokens=min(self.sampling.max_tokens, longest))
+
+    def _config(self) -> dict[str, Any]:
+        capabilities = self.backend.capabilities()
+        return {
+            "model": self.model,
             "limits": asdict(self.limits),
             "prices": None if self.prices is None else asdict(self.prices),
-            "sampling": asdict(sampling),
+            "sampling": asdict(self._sampling()),
             "context_tokens": capabilities.context_tokens,
             "visual_cost": cost_to_record(capabilities.cost),
             "result_visual_tokens": self.result_visual_tokens,
             "documents": None if self.task.documents is None else str(self.task.documents),
         }
-        record(
-            RunStart(
-                run_id=run_id,
-                question=self.task.question,
-                model=capabilities.model,
-                tools=self.tools.specs,
-                inputs=tuple(self.task.sources.values()),
-                messages=tuple(to_wire(message) for message in opening),
-                config=config,
-                versions={"keyeloop": __version__, "python": platform.python_version()},
-            )
-        )
-        return context
 
     async def _close(self, tool_context: ToolContext) -> None:
         """Free what the tools keep; one that fails or hangs does not keep the others from it."""
@@ -151,3 +190,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*closing, return_exceptions=True)
         close_decoder(tool_context)
+
+
+def _versions() -> dict[str, str]:
+    return {"keyeloop": __version__, "python": platform.python_version()}

@@ -29,6 +29,7 @@ class Turn:
 class ReplayBackend:
     """Replies of the run in ``folder``, in order. BackendError names the first message that differs.
 
+    A run of several questions is one row of requests; the first request may be any of them, and the others follow it.
     ``like`` lends its capabilities and its token counts, so that tools plan and contexts are cut as they were. Without
     it pictures are planned as recorded, but text is counted as a scripted model's: a run whose context was cut (its
     record has ``context_edit``) needs ``like``.
@@ -57,6 +58,9 @@ class ReplayBackend:
         self, request: Request, media: MediaStore, on_delta: Callable[[Delta], None] | None = None
     ) -> Reply:
         """The recorded reply to this very request."""
+        if self._next == 0:
+            same = (index for index, turn in enumerate(self._turns) if not self._difference(turn, request))
+            self._next = next(same, 0)
         number = self._next + 1
         if number > len(self._turns):
             raise BackendError(f"{self._folder} has {len(self._turns)} requests; there is no request {number} in it")

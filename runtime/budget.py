@@ -67,6 +67,10 @@ class Budget:
         self._visual_tokens += max(0, usage.visual_tokens - self._shown_tokens)
         self._shown_tokens = usage.visual_tokens
 
+    def recall_pictures(self, tokens: int) -> None:
+        """So many picture tokens were in the context before this budget was made: they are not new."""
+        self._shown_tokens = tokens
+
     def forget_pictures(self, tokens: int) -> None:
         """So many picture tokens have left the context: what comes in their place is new."""
         self._shown_tokens = max(0, self._shown_tokens - tokens)

@@ -1,6 +1,7 @@
 """What happens in a run, one class an event; the journal is these lines and nothing else.
 
-``run_start (request reply (tool_call* tool_result*) | notice | context_edit)* run_end``. Times, durations and ids
+``run_start steps run_end (question steps run_end)*``, where ``steps`` is ``(request reply (tool_call* tool_result*) |
+notice | context_edit)*`` and a ``run_end`` is missing where a process was killed. Times, durations and ids
 (``time_s``, ``duration_s``, ``first_token_s``, ``run_id``) are the only fields that may differ between two runs of
 the same task on the same deterministic model.
 """
@@ -43,6 +44,20 @@ class RunStart(EventBase):
     inputs: tuple[Source, ...] = ()
     messages: tuple[MessageWire, ...] = ()
     """What the context opens with: system prompt, first user turn."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class QuestionAsked(EventBase):
+    """The conversation goes on with another question: seq, turns, calls and handles count on."""
+
+    kind: Literal["question"] = "question"
+    number: int
+    """2, 3, ...: the first question is that of ``run_start``."""
+    question: str
+    model: str
+    messages: tuple[MessageWire, ...] = ()
+    """What the context goes on with: error results for calls that were cut off, then a user turn."""
     config: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -128,20 +143,30 @@ class Noticed(EventBase):
 
 
 class RunEnded(EventBase):
-    """The run is over, with its outcome."""
+    """A question is over, with its outcome; the run too, unless another question follows."""
 
     kind: Literal["run_end"] = "run_end"
     status: RunStatus
     answer: str = ""
     citations: tuple[Citation, ...] = ()
     usage: Usage = Usage()
-    """Sum of all requests."""
+    """Sum of all requests of this question."""
     reason: str = ""
     """Why, when the status is not ``answered``."""
     duration_s: float = 0.0
 
 
-Event = RunStart | RequestSent | ReplyReceived | ToolCalled | ToolReturned | ContextEdited | Noticed | RunEnded
+Event = (
+    RunStart
+    | QuestionAsked
+    | RequestSent
+    | ReplyReceived
+    | ToolCalled
+    | ToolReturned
+    | ContextEdited
+    | Noticed
+    | RunEnded
+)
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
 
 
 class Journal:
-    """Writes ``RUN/journal.jsonl``; pictures go to ``RUN/media``. A killed process loses at most the line in flight."""
+    """Writes ``RUN/journal.jsonl``; pictures go to ``RUN/media``. A killed process loses at most the line in flight.
+
+    The file is locked while it is open: one process at a time writes a run.
+    """
 
     def __init__(self, folder: Path, clock: Clock, file: FileIO, next_seq: int) -> None:
         self.folder = folder
@@ -44,17 +48,29 @@ class Journal:
                 f"a run cannot be recorded in {folder} ({error.strerror}): name another folder for runs"
             ) from error
         _sync_folder(folder)
+        _lock(file, folder)
         return cls(folder, clock, file, 0)
 
     @classmethod
     def reopen(cls, folder: Path, clock: Clock) -> Journal:
-        """Go on with the record of a run that was cut off: a torn last line is dropped, numbering continues."""
-        sound, events = 0, 0
-        for event, end in _scan(folder):
-            sound, events = end, event.seq + 1
-        file = (folder / JOURNAL).open("r+b", buffering=0)
-        file.truncate(sound)
-        file.seek(sound)
+        """Go on with a run's record: a torn last line is dropped, numbering continues.
+
+        Raises JournalError where there is none, it cannot be read or written, or another process is writing it.
+        """
+        try:
+            file = (folder / JOURNAL).open("r+b", buffering=0)
+        except OSError as error:
+            raise JournalError(f"no run in {folder} that can be gone on with: {error.strerror}") from None
+        try:
+            _lock(file, folder)
+            sound, events = 0, 0
+            for event, end in _scan(folder):
+                sound, events = end, event.seq + 1
+            file.truncate(sound)
+            file.seek(sound)
+        except BaseException:
+            file.close()
+            raise
         return cls(folder, clock, file, events)
 
     def append(self, event: Event) -> Event:
@@ -136,6 +152,15 @@ def _steady(value: Any) -> Any:
     if isinstance(value, list):
         return [_steady(item) for item in value]
     return value
+
+
+def _lock(file: FileIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalError(f"the run in {folder} is still going on: wait until its question has ended") from None
+    except OSError:
+        return  # a file system without locks
 
 
 def _sync_folder(folder: Path) -> None:

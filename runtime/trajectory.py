@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,6 +13,7 @@ from keyeloop.runtime.events import (
     ContextEdited,
     Event,
     Noticed,
+    QuestionAsked,
     ReplyReceived,
     RequestSent,
     RunEnded,
@@ -57,8 +58,39 @@ class Step:
     edits: list[ContextEdited] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """One question of a run, the steps that it took and how it ended."""
+
+    number: int
+    """1 for the task, 2, 3, ... for what was asked after it."""
+    asked: RunStart | QuestionAsked
+    steps: tuple[Step, ...]
+    end: RunEnded | None
+    last_s: float
+    """When its last event was written, in seconds since the epoch."""
+
+    @property
+    def question(self) -> str:
+        return self.asked.question
+
+    @property
+    def duration_s(self) -> float:
+        """From its first event to its last."""
+        return self.last_s - self.asked.time_s
+
+    @property
+    def usage(self) -> Usage:
+        """Sum over its replies."""
+        return sum((step.reply.usage for step in self.steps if step.reply), Usage())
+
+
 class Trajectory:
-    """A read view over one run's events; it never changes them."""
+    """A read view over one run's events; it never changes them.
+
+    ``question``, ``status``, ``answer``, ``citations`` and ``end`` are those of the last question; ``exchanges`` has
+    every question, and everything else covers all of them.
+    """
 
     def __init__(self, folder: Path, events: Iterable[Event]) -> None:
         self.folder = folder
@@ -68,9 +100,9 @@ class Trajectory:
         if not isinstance(first, RunStart):
             raise JournalError(f"the journal in {folder} does not begin with run_start: the run was cut off at once")
         self.start = first
-        ends = [event for event in self.events if isinstance(event, RunEnded)]
-        self.end: RunEnded | None = ends[-1] if ends else None
-        self.steps = tuple(_steps(self.events))
+        self.exchanges = tuple(_exchanges(self.events))
+        self.steps = tuple(step for exchange in self.exchanges for step in exchange.steps)
+        self.end: RunEnded | None = self.exchanges[-1].end
 
     @classmethod
     def read(cls, folder: Path) -> Trajectory:
@@ -79,11 +111,11 @@ class Trajectory:
 
     @property
     def question(self) -> str:
-        return self.start.question
+        return self.exchanges[-1].question
 
     @property
     def status(self) -> Status:
-        """How the run ended; ``in flight`` while (or because) no end is recorded."""
+        """How the last question ended; ``in flight`` while (or because) no end is recorded."""
         return self.end.status if self.end else "in flight"
 
     @property
@@ -101,8 +133,8 @@ class Trajectory:
 
     @property
     def duration_s(self) -> float:
-        """From the first event to the last."""
-        return self.events[-1].time_s - self.start.time_s
+        """From the first event to the last, without the time between two questions."""
+        return sum(exchange.duration_s for exchange in self.exchanges)
 
     @property
     def tool_calls(self) -> int:
@@ -140,6 +172,8 @@ class Trajectory:
                     history.append(from_wire(event.message))
                 case ToolReturned():
                     history.append(Message("tool", parts_from_wire(event.parts), tool_call_id=event.call_id))
+                case QuestionAsked():
+                    history += [from_wire(message) for message in event.messages]
                 case Noticed(message=message) if message is not None:
                     history.append(from_wire(message))
                 case ContextEdited():
@@ -159,7 +193,7 @@ def _steps(events: Iterable[Event]) -> Iterable[Step]:
     """Turns in the order in which they began; what is recorded of one may be split by a notice of another."""
     steps: dict[int, Step] = {}
     for event in events:
-        if isinstance(event, RunStart | RunEnded):
+        if isinstance(event, RunStart | QuestionAsked | RunEnded):
             continue
         step = steps.setdefault(event.turn, Step(event.turn))
         match event:
@@ -178,6 +212,15 @@ def _steps(events: Iterable[Event]) -> Iterable[Step]:
             case ContextEdited():
                 step.edits.append(event)
     return steps.values()
+
+
+def _exchanges(events: Sequence[Event]) -> Iterable[Exchange]:
+    begins = [index for index, event in enumerate(events) if isinstance(event, RunStart | QuestionAsked)]
+    for number, (begin, stop) in enumerate(zip(begins, [*begins[1:], len(events)], strict=True), 1):
+        asked, own = events[begin], events[begin + 1 : stop]
+        assert isinstance(asked, RunStart | QuestionAsked)
+        end = next((event for event in reversed(own) if isinstance(event, RunEnded)), None)
+        yield Exchange(number, asked, tuple(_steps(own)), end, own[-1].time_s if own else asked.time_s)
 
 
 def _shown(parts: Iterable[Part]) -> tuple[View, ...]:

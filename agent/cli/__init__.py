@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from keyeloop.agent.cli.ask import ask
 from keyeloop.agent.cli.batch import batch
 from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
@@ -33,6 +34,7 @@ def build_app() -> typer.Typer:
     )
     for name, command in (
         ("run", run),
+        ("ask", ask),
         ("batch", batch),
         ("show", show),
         ("look", look),

@@ -88,7 +88,7 @@ def run(
 
 async def watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:
     """Show a stream to its end, and return that; on Ctrl-C say how to go on."""
-    from keyeloop.agent.agent import how_to_go_on
+    from keyeloop.agent.playing import how_to_go_on
     from keyeloop.runtime.events import RunEnded
 
     end: Any = None

@@ -1,0 +1,75 @@
+"""``keyeloop ask``: another question in the conversation of a recorded run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ask(
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder, or its name below the folder of runs.", show_default=False)
+    ],
+    question: Annotated[str, typer.Argument(help="What else you want to know.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(help="Another model than the recorded one, named as for run.", show_default=False)
+    ] = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(help="The run's own tools, again, as FILE.py:function; may be repeated.")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Requests to the model for this question.")] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Tool calls.")] = None,
+    max_total_tokens: Annotated[int | None, typer.Option(help="Tokens of all its requests together.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds for this question.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
+) -> int:
+    """Ask on: the run goes on where it ended, with all that was seen and said; nothing is decoded again."""
+    from rich.console import Console
+
+    from keyeloop.agent.agent import Agent
+    from keyeloop.agent.answer import Answer
+    from keyeloop.agent.builtin import builtin_tools
+    from keyeloop.agent.cli.run import watch
+    from keyeloop.agent.cli.show import read_run
+    from keyeloop.agent.live import LiveView
+    from keyeloop.agent.models import configured_model, recorded_model
+    from keyeloop.agent.user_tools import load_tool
+    from keyeloop.model_backend.base import Sampling
+    from keyeloop.runtime.config import load_config
+
+    past = read_run(run, load_config({"runs": runs}).runs)
+    config = load_config(
+        {
+            "model": model or recorded_model(past),
+            "runs": runs,
+            "turns": max_turns,
+            "tool_calls": max_calls,
+            "total_tokens": max_total_tokens,
+            "seconds": max_seconds,
+            "max_tokens": max_tokens,
+        }
+    )
+    own = {made.spec.name: made for made in map(load_tool, tool or [])}
+    documents = past.start.config.get("documents")
+    kinds = {source.kind for source in past.start.inputs}
+    builtin = builtin_tools(kinds, None if documents is None else Path(documents))
+    agent = Agent(
+        configured_model(config),
+        [*(one for one in builtin if one.spec.name not in own), *own.values()],
+        limits=config.limits,
+        prices=config.prices,
+        sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
+        runs=past.folder.parent,
+        result_visual_tokens=config.result_visual_tokens,
+    )
+    view = LiveView(Console(stderr=as_json), past.folder.parent, past.folder)
+    end = asyncio.run(watch(agent.stream_ask(past.folder, question), view))
+    if as_json:
+        print(json.dumps(Answer.from_end(end, past.folder).to_json(), ensure_ascii=False))
+    return 0
