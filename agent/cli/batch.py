@@ -126,7 +126,7 @@ async def _play(
     try:
         tasks = [replace(each.task, documents=each.task.documents or config.documents) for each in left]
         with view:
-            async with aclosing(stream_many(_chooser(backend, config, own), tasks, concurrency)) as outcomes:
+            async with aclosing(stream_many(agent_chooser(backend, config, own), tasks, concurrency)) as outcomes:
                 async for outcome in outcomes:
                     record = {**outcome.to_json(), "asked": left[outcome.index].asked}
                     results.append(record)
@@ -135,7 +135,7 @@ async def _play(
         await backend.close()
 
 
-def _chooser(backend: ModelBackend, config: Config, own: Sequence[Tool]) -> Callable[[Task], Agent]:
+def agent_chooser(backend: ModelBackend, config: Config, own: Sequence[Tool]) -> Callable[[Task], Agent]:
     """An agent for each task: the built-in tools follow its inputs, as in a run of its own."""
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.builtin import builtin_tools
