@@ -118,19 +118,14 @@ class Learner:
         Token losses are weighted means by kind of token, of trajectories and of readers apart.
         """
         recipe = self.recipe
-        plain, reading, box = recipe.kind_weights(progress)
+        by_kind = torch.tensor(recipe.kind_weights(progress), device=self.device)
         pool = self.see(step)
         loss = torch.zeros((), device=self.device)
         for reader in (False, True):
             micros = [micro for micro in step.micros if micro.reader == reader]
             if not micros:
                 continue
-            weights = [
-                plain
-                + (reading - plain) * (micro.loss_kind == Kind.READING)
-                + (box - plain) * (micro.loss_kind == Kind.BOX)
-                for micro in micros
-            ]
+            weights = [by_kind[micro.loss_kind.long()] for micro in micros]
             whole = torch.stack([weight.sum() for weight in weights]).sum().clamp_min(1e-6)
             share = recipe.reader_weight if reader else 1.0
             for micro, weight in zip(micros, weights, strict=True):

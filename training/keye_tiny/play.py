@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.keye_tiny.model import DecoderLayer, KeyeTiny, select_keys
@@ -70,7 +69,6 @@ def extend(
     causal = torch.arange(limit, device=x.device) <= slots.unsqueeze(-1)
     rope = rope_of(positions, shape)
     valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    group = shape.heads // shape.kv_heads
     for module, held in zip(model.model.layers, cache.layers, strict=True):
         layer = cast(DecoderLayer, module)
         normed = layer.input_layernorm(x)
@@ -87,14 +85,22 @@ def extend(
                 index_keys = held.index_keys[rows, :limit]
                 scores = attention.sa_indexer.scores(normed, rope.index_cos, rope.index_sin, index_keys)
             mask = select_keys(scores, causal, shape.topk)
-        keys = held.keys[rows, :limit].transpose(1, 2).repeat_interleave(group, 1)
-        values = held.values[rows, :limit].transpose(1, 2).repeat_interleave(group, 1)
-        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask.unsqueeze(1))
+        out = _attend(q, held.keys[rows, :limit], held.values[rows, :limit], mask)
         x = x + attention.o_proj(out.transpose(1, 2).flatten(-2))
         x = x + layer.mlp(layer.post_attention_layernorm(x), valid)[0]
     last = x[torch.arange(len(x), device=x.device), counts - 1]
     logits: Tensor = model.lm_head(model.model.norm(last))
     return logits
+
+
+def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Masked attention [r, heads, n, d]; the heads of a group share their keys [r, slots, kv_heads, d] unrepeated."""
+    rows, heads, count, width = q.shape
+    grouped = q.reshape(rows, keys.shape[2], -1, width)
+    scores = torch.matmul(grouped, keys.permute(0, 2, 3, 1)) * width**-0.5
+    scores = scores.view(rows, heads, count, -1).masked_fill_(~mask.unsqueeze(1), float("-inf"))
+    weights = scores.softmax(-1).view(rows, keys.shape[2], -1, keys.shape[1])
+    return torch.matmul(weights, values.transpose(1, 2)).view(rows, heads, count, width)
 
 
 @torch.no_grad()

@@ -28,7 +28,9 @@ class Recipe:
     balance_weight: float = 0.01
     index_weight: float = 1.0
     reading_weight: float = 4.0
-    """Weight of a token that is read off a picture; other tokens weigh 1."""
+    """Weight of a token that is read off a picture; plain tokens weigh 1."""
+    decision_weight: float = 4.0
+    """Weight of a token that says what to do: the moments to look at, the operator of a sum."""
     box_weights: tuple[float, float] = (0.25, 1.0)
     """Weight of a box's digits at first and at last; it rises linearly over ``box_ramp``."""
     box_ramp: tuple[float, float] = (0.25, 0.5)
@@ -68,12 +70,12 @@ class Recipe:
             return difficulty
         return min(1.0, difficulty + gone / self.ramp_share) if self.ramp_share > 0 else 1.0
 
-    def kind_weights(self, progress: float) -> tuple[float, float, float]:
-        """Loss weights of plain tokens, of readings and of boxes' digits."""
+    def kind_weights(self, progress: float) -> tuple[float, ...]:
+        """Loss weights by kind of token, in the order of ``sample.Kind``."""
         start, stop = self.box_ramp
         risen = min(max((progress - start) / (stop - start), 0.0), 1.0)
         low, high = self.box_weights
-        return 1.0, self.reading_weight, low + (high - low) * risen
+        return 0.0, 1.0, self.reading_weight, low + (high - low) * risen, self.decision_weight
 
     def letter_weight(self, progress: float) -> float:
         """Weight of the letters' loss."""

@@ -24,6 +24,8 @@ TOKENIZER = Path(__file__).parents[2] / "model_backend" / "keye_tiny" / "tokeniz
 
 BOX = re.compile(r"(?<=[ \[])\d+, ?\d+, ?\d+, ?\d+(?=\])")
 """The four sides of a cited or zoomed box."""
+DECISIONS = re.compile(r"(?<=Look at )[\d.]+|(?<= s and )[\d.]+(?= s\.)|(?<=\d )[-+*](?= -?\d+\))")
+"""The moments of a thought, and the operator of a one-line sum."""
 
 
 class Kind(IntEnum):
@@ -34,6 +36,8 @@ class Kind(IntEnum):
     READING = 2
     """Part of what a picture says, where it is said first."""
     BOX = 3
+    DECISION = 4
+    """A moment to look at, or the operator of a sum: one token that must follow from the question."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def lay_out(
 def _kinds(text: str, unread: list[str]) -> list[int]:
     """The kind of every token of what the assistant says; what is read here is taken from ``unread``."""
     spans = [(found.span(), Kind.BOX) for found in BOX.finditer(text)]
+    spans += [(found.span(), Kind.DECISION) for found in DECISIONS.finditer(text)]
     after = 0
     for reading in tuple(unread):
         found = re.compile(rf"(?<!\w){re.escape(reading)}(?!\w)").search(text, after)

@@ -226,8 +226,13 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--real-share", type=float, default=Recipe.real_share, help="0 where PyAV is not installed")
     parser.add_argument("--rows", type=int, default=0, help="rows a step; 0: as many as an H200 likes")
     parser.add_argument(
-        "--token-weights", type=float, nargs=2, metavar=("READING", "BOX"), help="constant weights in the loss"
+        "--token-weights",
+        type=float,
+        nargs=3,
+        metavar=("READING", "BOX", "DECISION"),
+        help="constant weights in the loss",
     )
+    parser.add_argument("--warm-up", type=int, default=Recipe.warm_up_steps, help="steps of rising learning rate")
     parser.add_argument("--frozen-vision", action="store_true", help="learn the decoder alone")
     parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16 on a CPU too")
     parser.add_argument("--warm", action="store_true", help="warm up on a CPU too")
@@ -252,9 +257,10 @@ def main() -> None:
     recipe = replace(
         Recipe(), dense_share=options.dense_share, peak_rate=options.peak_rate, real_share=options.real_share
     )
+    recipe = replace(recipe, warm_up_steps=options.warm_up)
     if options.token_weights:
-        reading, box = options.token_weights
-        recipe = replace(recipe, reading_weight=reading, box_weights=(box, box))
+        reading, box, decision = options.token_weights
+        recipe = replace(recipe, reading_weight=reading, box_weights=(box, box), decision_weight=decision)
     if options.rows:
         recipe = replace(recipe, buckets=small(options.rows))
     atlas = options.atlas or bundled_atlas()
