@@ -12,6 +12,7 @@ from keyeloop.agent.cli.batch import batch
 from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.doctor import doctor
+from keyeloop.agent.cli.evaluate import evaluate
 from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
@@ -36,6 +37,7 @@ def build_app() -> typer.Typer:
         ("run", run),
         ("ask", ask),
         ("batch", batch),
+        ("eval", evaluate),
         ("show", show),
         ("look", look),
         ("doctor", doctor),
