@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from keyeloop.agent import models
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.batch import Task
 from keyeloop.agent.batch_view import BatchView
@@ -20,7 +21,6 @@ from keyeloop.agent.evaluation.evaluate import REPORT, Evaluation, evaluate
 from keyeloop.agent.evaluation.judged import judge_agent
 from keyeloop.agent.evaluation.question import Question
 from keyeloop.agent.evaluation.tables import print_evaluation
-from keyeloop.agent.models import check_model, configured_model, load_model
 from keyeloop.agent.result_file import Record
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.agent.wording import clipped
@@ -53,7 +53,7 @@ class Wish:
         if self.no_tools and self.tools:
             raise InputError("--no-tools and --tool contradict each other: choose one")
         for named in filter(None, (self.config.model, self.judge)):
-            check_model(named)
+            models.check_model(named)
         prices, own = self._prices_of_judge(), [load_tool(name) for name in self.tools]
         if self.epochs > 1 and self.config.temperature == 0:
             console.print("at a temperature of 0 epochs are likely to be alike: --temperature 0.7 lets them differ")
@@ -74,10 +74,10 @@ class Wish:
         workers = ThreadPoolExecutor(max(8, 2 * self.concurrency), "eval")  # tools of many runs block threads at once
         asyncio.get_running_loop().set_default_executor(workers)
         config = self.config
-        backends = {config.model: await asyncio.to_thread(load_model, configured_model(config))}
+        backends = {config.model: await asyncio.to_thread(models.load_model, models.configured_model(config))}
         try:
             if self.judge and self.judge not in backends:
-                backends[self.judge] = await asyncio.to_thread(load_model, self.judge)
+                backends[self.judge] = await asyncio.to_thread(models.load_model, self.judge)
             return await evaluate(
                 self._chooser(backends[config.model], own),
                 [

@@ -37,5 +37,5 @@ class Score:
 
 def folded(text: str) -> str:
     """Text for comparison: compatibility forms and case folded, white space single, no quotes or full stop around."""
-    plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("−", "-")
     return re.sub(r"\s+", " ", plain).strip(" \"'`“”‘*_").rstrip(".!").strip(" \"'`“”‘*_")
