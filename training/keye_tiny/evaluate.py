@@ -82,7 +82,9 @@ def settings(seeds: int) -> list[Setting]:
 
 
 def load_model(weights: Path, device: torch.device, *, int8: bool) -> KeyeTiny:
-    """The network with trained weights in float32, by default as they are after the int8 file."""
+    """The network with trained weights in float32: an exported folder's, or a run's as they are after ``int8``."""
+    if (weights / "config.json").is_file():
+        return load_folder_model(weights).to(device)
     model = KeyeTiny(TinyShape())
     state = {name: value.float() for name, value in load_pieces(weights).items()}
     model.load_state_dict(after_int8(state) if int8 else state)
@@ -195,7 +197,7 @@ def table(results: dict[str, dict[int, list[Score]]], families: Sequence[str]) -
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help="folder with weights-*.safetensors")
+    parser.add_argument("--weights", type=Path, required=True, help="a training run's folder, or an exported one")
     parser.add_argument("--atlas", type=Path, default=bundled_atlas())
     parser.add_argument("--videos", type=int, default=100, help="videos a family, setting and seed")
     parser.add_argument("--seeds", type=int, default=3)
