@@ -7,9 +7,11 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.text import Text as Styled
 
+from keyeloop.agent.watching import Watching
 from keyeloop.agent.wording import (
     call_words,
     citation_words,
@@ -50,6 +52,8 @@ class LiveView:
         self._console, self._runs = console, runs
         self._live = Live(console=console, transient=True, refresh_per_second=12) if console.is_terminal else None
         self._streamed = ""
+        self._part: float | None = None
+        """Of the frames that are being decoded: done, 0 to 1."""
         self._doing = "starting"
         self._turns = 0
         self.run = run
@@ -67,12 +71,16 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def on(self, event: Event | Delta) -> None:
+    def on(self, event: Event | Delta | Watching) -> None:
         """Show one event of the stream."""
         match event:
             case Delta():
                 self._streamed = (self._streamed + event.text)[-TAIL_CHARS:]
+            case Watching():
+                self._doing = f"decoding {event.source}: {event.done} of {counted(event.total, 'frame')}"
+                self._part = event.done / event.total
             case RunStart():
+                self._part = None
                 self.run = self._runs / event.run_id
                 self._line(f"{event.model} · {self.run}", "bold")
                 for source in event.inputs:
@@ -96,7 +104,7 @@ class LiveView:
                 self._line(f"   ! {clipped(event.text)}", "yellow")
             case RunEnded():
                 self._ended(event)
-        self._refresh(now=not isinstance(event, Delta))
+        self._refresh(now=not isinstance(event, Delta | Watching))
 
     def _replied(self, event: ReplyReceived) -> None:
         message = from_wire(event.message)
@@ -125,7 +133,8 @@ class LiveView:
             return
         tail = clean(self._streamed).splitlines()[-TAIL_LINES:]
         spinner = Spinner("dots", Styled(self._doing, style="dim"))
-        self._live.update(Group(*(Styled(line, style="dim italic") for line in tail), spinner), refresh=now)
+        bar = [] if self._part is None else [ProgressBar(1.0, self._part, width=40)]
+        self._live.update(Group(*(Styled(line, style="dim italic") for line in tail), spinner, *bar), refresh=now)
 
 
 def ending_words(end: RunEnded, turns: int) -> str:

@@ -10,12 +10,14 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from keyeloop.agent.session import Session
+from keyeloop.agent.watching import Watching
 from keyeloop.model_backend.base import Delta
 from keyeloop.runtime.errors import UsageError
 from keyeloop.runtime.events import Event, RunEnded, RunStart
 
-StreamEvent = Event | Delta
-"""What :meth:`Agent.stream` yields: everything that the journal records, and pieces of replies as they come."""
+StreamEvent = Event | Delta | Watching
+"""What :meth:`Agent.stream` yields: everything that the journal records, pieces of replies as they come, and how
+far the frames of the first message are decoded."""
 
 
 async def played(session: Session) -> AsyncGenerator[StreamEvent, None]:

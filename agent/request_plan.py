@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from keyeloop.agent.inputs import Task, shown_parts
-from keyeloop.agent.watching import Watch
+from keyeloop.agent.counting import Counting
+from keyeloop.agent.inputs import Examination, Task, shown_parts
+from keyeloop.agent.watching import Watch, check_watch, schedule_videos
 from keyeloop.agent.wording import clean, counted, source_words
-from keyeloop.model_backend.base import Capabilities, Request
-from keyeloop.runtime.content import Image, MediaRef, Message, Text, Usage, Video
+from keyeloop.model_backend.base import Request
+from keyeloop.runtime.budget import Limits
+from keyeloop.runtime.content import Image, MediaRef, Message, Text, Video
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.moments import format_time
 from keyeloop.runtime.prices import Prices
@@ -19,16 +21,6 @@ from keyeloop.runtime.visual_cost import FrameSize
 from keyeloop.tools.toolset import Toolset
 from keyeloop.tools.video.schedule import Schedule
 from keyeloop.tools.video.whole import Stored, show_frames
-
-
-class Counting(Protocol):
-    """What planning asks of a backend."""
-
-    def capabilities(self) -> Capabilities:
-        """Facts about the model."""
-
-    def count_tokens(self, request: Request) -> Usage:
-        """``input_tokens`` and ``visual_tokens`` of a request."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +83,24 @@ class RequestPlan:
         )
         cost = "unknown: no prices are set" if self.cost is None else f"{self.cost:.4g}"
         yield f"estimated cost of its input: {cost}"
-        yield "nothing was sent"
+        yield "no request was sent"
 
 
 def plan_request(
-    task: Task,
-    schedules: Mapping[str, Schedule],
-    watch: Watch,
+    examined: Examination,
+    watch: str,
     backend: Counting,
     system: str,
     tools: Toolset,
+    limits: Limits,
     prices: Prices | None,
 ) -> RequestPlan:
-    """Lay out the first request with empty pictures of the planned sizes, and count it as the backend does."""
-    capabilities = backend.capabilities()
+    """Lay out the first request with empty pictures of the planned sizes, and count it as the backend does.
+
+    Raises InputError where the frames do not fit, or for a ``watch`` that is none.
+    """
+    task, capabilities, chosen = examined.task(), backend.capabilities(), check_watch(watch)
+    schedules = schedule_videos(task, examined, chosen, capabilities, system, tools.specs, limits.visual_tokens)
     stills = {
         source.name: capabilities.cost.image(source.width, source.height)
         for source in task.sources.values()
@@ -115,13 +111,13 @@ def plan_request(
     usage = backend.count_tokens(Request(opening, tools.specs))
     return RequestPlan(
         model=capabilities.model,
-        watch=watch,
+        watch=chosen,
         context_tokens=capabilities.context_tokens,
         input_tokens=usage.input_tokens,
         visual_tokens=usage.visual_tokens,
         cost=None if prices is None else prices.cost(usage),
         sources=tuple(task.sources.values()),
-        videos=dict(schedules),
+        videos=schedules,
         images=stills,
     )
 
