@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keyeloop.agent.answer import Answer as Answer
     from keyeloop.agent.batch import Task as Task
     from keyeloop.agent.batch import TaskOutcome as TaskOutcome
+    from keyeloop.agent.evaluation.evaluate import evaluate as evaluate
     from keyeloop.model_backend.base import Sampling as Sampling
     from keyeloop.runtime.budget import Limits as Limits
     from keyeloop.runtime.content import Image as Image
@@ -52,6 +53,7 @@ _HOMES = {
     "Trajectory": "runtime.trajectory",
     "UsageError": "runtime.errors",
     "Video": "runtime.content",
+    "evaluate": "agent.evaluation.evaluate",
     "tool": "tools.decorate",
 }
 __all__ = sorted(_HOMES)
