@@ -6,11 +6,15 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from keyeloop.agent import batch
 from keyeloop.agent.answer import Answer
+from keyeloop.agent.answer_form import answer_form
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.dispatch import check_schemas
 from keyeloop.agent.inputs import Examination, PathLike, Task, examine_task, listed, read_images
@@ -38,7 +42,8 @@ class Agent:
 
     ``model`` is ``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name``, ``replay:RUN``, or a backend.
     ``tools`` are all the tools that the model may call; left out, it gets the built-in ones. With ``prices`` every
-    usage tells its cost. ``runs`` is where every run gets a folder of its own.
+    usage tells its cost. ``deps`` is for tools that read it from their ``ToolContext``. ``runs`` is where every run
+    gets a folder of its own.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Agent:
         system: str | None = None,
         result_visual_tokens: int | None = None,
         clock: Clock | None = None,
+        deps: Any = None,
     ) -> None:
         check_model(model)
         self._model = model
@@ -66,6 +72,7 @@ class Agent:
         self._system = system_text() if system is None else system
         self._result_visual_tokens = result_visual_tokens
         self._clock = clock or SystemClock()
+        self._deps = deps
         self._backend: ModelBackend | None = None
         self._loading = threading.Lock()
         self.runs = Path(runs)
@@ -78,16 +85,23 @@ class Agent:
         videos: Sequence[PathLike] = (),
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
+        answer: Any = None,
+        deps: Any = None,
     ) -> Answer:
         """Run one task to its end.
+
+        ``answer`` is the type of its answer, which ``Answer.value`` then holds: a pydantic model, int, list[str], ...
 
         Raises InputError for inputs that cannot be used, before anything is recorded, and OperatorError (BackendError
         and the like) when the model could not be asked; the run's record then tells why. When cancelled, it aborts the
         request, closes the record as interrupted and says on stderr how to go on.
         """
-        stream = self.stream(task, video=video, videos=videos, images=images, documents=documents)
+        form = answer_form(answer)
+        stream = self.stream(
+            task, video=video, videos=videos, images=images, documents=documents, answer=form, deps=deps
+        )
         end, folder = await play_to_end(stream, self.runs)
-        return Answer.from_end(end, folder, self)
+        return Answer.from_end(end, folder, self, form, deps)
 
     def run_sync(
         self,
@@ -97,13 +111,16 @@ class Agent:
         videos: Sequence[PathLike] = (),
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
+        answer: Any = None,
+        deps: Any = None,
     ) -> Answer:
         """As :meth:`run`, for scripts; Ctrl-C raises KeyboardInterrupt after the record is closed.
 
         Raises UsageError where an event loop runs already, as in a notebook.
         """
         require_no_loop("run_sync", "agent.run")
-        return asyncio.run(self.run(task, video=video, videos=videos, images=images, documents=documents))
+        run = partial(self.run, task, video=video, videos=videos, images=images, documents=documents)
+        return asyncio.run(run(answer=answer, deps=deps))
 
     async def stream(
         self,
@@ -113,45 +130,52 @@ class Agent:
         videos: Sequence[PathLike] = (),
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
+        answer: Any = None,
+        deps: Any = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Run one task and yield its events as they happen, ``run_start`` first and ``run_end`` last.
 
         Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not. Closing the
         iterator ends the run as interrupted. Raises as :meth:`run` does.
         """
+        form = answer_form(answer)
         with Decoder() as decoder:
             every_video = [*([video] if video is not None else []), *listed(videos)]
             examined = await asyncio.to_thread(examine_task, task, every_video, images, documents, decoder)
-            session = await self._opened(examined, decoder)
-            async with aclosing(played(session)) as events:
+            session = await self._opened(replace(examined, form=form), decoder)
+            async with aclosing(played(replace(session, deps=self._deps if deps is None else deps))) as events:
                 async for event in events:
                     yield event
 
-    async def ask(self, run: PathLike, question: str) -> Answer:
+    async def ask(self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None) -> Answer:
         """Go on with a recorded run: another question in the same conversation, as :meth:`Answer.ask` does.
 
         ``run`` is its folder; nothing is decoded again, and source files are needed only where a tool looks again.
         Raises InputError for a run that cannot go on (no run, missing pictures or tools), JournalError for one that is
         still going on, and else as :meth:`run`.
         """
-        end, folder = await play_to_end(self.stream_ask(run, question), self.runs, Path(run))
-        return Answer.from_end(end, folder, self)
+        form = answer_form(answer)
+        end, folder = await play_to_end(self.stream_ask(run, question, answer=form, deps=deps), self.runs, Path(run))
+        return Answer.from_end(end, folder, self, form, deps)
 
-    def ask_sync(self, run: PathLike, question: str) -> Answer:
+    def ask_sync(self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None) -> Answer:
         """As :meth:`ask`, for scripts; see :meth:`run_sync`."""
         require_no_loop("ask_sync", "agent.ask")
-        return asyncio.run(self.ask(run, question))
+        return asyncio.run(self.ask(run, question, answer=answer, deps=deps))
 
-    async def stream_ask(self, run: PathLike, question: str) -> AsyncGenerator[StreamEvent, None]:
+    async def stream_ask(
+        self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None
+    ) -> AsyncGenerator[StreamEvent, None]:
         """As :meth:`ask`, yielding events as :meth:`stream` does: ``question`` first and ``run_end`` last."""
+        form = answer_form(answer)
         past = await asyncio.to_thread(Past.open, Path(run), self._clock)
         try:
-            task = past.task(question)
+            task = past.task(question, form)
             tools = past.choose(self._tools_for(task.sources.values(), task.documents))
             backend = await asyncio.to_thread(self._load)
             with RecordedDecoder(task.sources.values()) as decoder:
                 session = self._session(task, {}, backend, tools, decoder, past)
-                async with aclosing(played(session)) as events:
+                async with aclosing(played(replace(session, deps=self._deps if deps is None else deps))) as events:
                     async for event in events:
                         yield event
         finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from keyeloop.agent.answer import Answer
+from keyeloop.agent.answer_form import answer_form
 from keyeloop.agent.inputs import PathLike
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import ConfigError, InputError
@@ -34,6 +35,8 @@ class Task:
     documents: PathLike | None = None
     id: str = ""
     """The caller's own name for it; not shown to the model."""
+    answer: Any = None
+    """The type of its answer."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,14 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
     folder: Path | None = None
     error: BaseException | None = None
     try:
-        agent = choose(task)
+        agent, form = choose(task), answer_form(task.answer)
         stream = agent.stream(
-            task.task, video=task.video, videos=task.videos, images=task.images, documents=task.documents
+            task.task,
+            video=task.video,
+            videos=task.videos,
+            images=task.images,
+            documents=task.documents,
+            answer=form,
         )
         async with aclosing(stream):
             async for event in stream:
@@ -164,7 +172,7 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
         if current is not None and current.cancelling():
             raise  # from outside; otherwise the backend gave up on its own request, which ends this run only
         error = cut
-    answer = None if end is None or folder is None or error is not None else Answer.from_end(end, folder, agent)
+    answer = None if end is None or folder is None or error is not None else Answer.from_end(end, folder, agent, form)
     return TaskOutcome(
         task=task,
         index=index,

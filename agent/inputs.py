@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyeloop.agent.answer_form import AnswerForm
 from keyeloop.agent.prompt import task_text
 from keyeloop.runtime.content import Image, Part, Text, Video, images_of
 from keyeloop.runtime.errors import InputError
@@ -31,6 +32,13 @@ class Task:
     question: str
     sources: Mapping[str, Source]
     documents: Path | None
+    form: AnswerForm | None = None
+    """What the answer has to be; None leaves it free."""
+
+    @property
+    def asked(self) -> str:
+        """The question as the model reads it."""
+        return self.question if self.form is None else f"{self.question}\n\n{self.form.instructions}"
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,11 @@ class Examination:
     question: str
     inputs: tuple[Examined, ...]
     documents: Path | None
+    form: AnswerForm | None = None
 
     def task(self) -> Task:
         """The task; waits for the hashes. Raises InputError for a file that changed meanwhile."""
-        return Task(self.question, {one.name: one.source() for one in self.inputs}, self.documents)
+        return Task(self.question, {one.name: one.source() for one in self.inputs}, self.documents, self.form)
 
 
 def examine_task(
@@ -110,7 +119,7 @@ def shown_parts(task: Task, shown: Mapping[str, Image | Video]) -> tuple[Part, .
         views = [image.view for image in images_of(part) if image.view is not None]
         label = clip_text(name, views) if isinstance(part, Video) else f"{name}: {''.join(v.handle for v in views)}"
         parts += [Text(label), part, Text("\n")]
-    return (*parts, Text(task_text(task.question, task.sources.values())))
+    return (*parts, Text(task_text(task.asked, task.sources.values())))
 
 
 def _examine(path: PathLike, name: str, kind: str, decoder: Decoder, hashed: bool) -> Examined:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from keyeloop.agent.answer_form import AnswerForm, read_answer
 from keyeloop.agent.context import Context, Edit
 from keyeloop.agent.dispatch import Dispatcher, Outcome, clip, refused
 from keyeloop.agent.guards import Guards, thinking_closed
@@ -29,6 +30,7 @@ from keyeloop.runtime.wire import parts_to_wire, to_wire
 from keyeloop.tools.base import ToolContext
 
 ANSWER_NOW = "No more tool calls. Answer now with what you have seen, and cite it."
+UNFIT = "the answer does not fit"
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ class Loop:
         on_delta: Callable[[Delta], None] | None = None,
         result_visual_tokens: int | None = None,
         *,
+        form: AnswerForm | None = None,
         turns: int = 0,
         calls: int = 0,
     ) -> None:
-        """``turns`` and ``calls`` were there before, in earlier questions of the same run: numbers count on."""
+        """``form`` is what the answer has to be. ``turns`` and ``calls`` were there before, in earlier questions."""
         self._backend, self._context, self._dispatcher = backend, context, dispatcher
         self._tool_context, self._budget = tool_context, budget
         self._record, self._on_delta = record, on_delta
         self._result_visual_tokens = result_visual_tokens
+        self._form, self._form_told = form, False
         self._guards = Guards()
         self._stop: Stop | None = None
         self.turn = turns
@@ -214,7 +218,14 @@ class Loop:
             self._count_format_error(usable=False)
             return None
         cut = f"the answer was cut after {reply.usage.output_tokens} tokens" if reply.finish == "length" else ""
-        return Ending("answered", text, cut)
+        problem = read_answer(self._form, text).problem
+        if problem is None:
+            return Ending("answered", text, cut)
+        if self._form_told:
+            return Ending("invalid", text, "; ".join(filter(None, (f"{UNFIT}: {problem}", cut))))
+        self._form_told = True
+        self._quote("answer_form", f"{UNFIT}: {problem}. Give it again, as JSON that fits the schema.")
+        return None
 
     async def _finish(self, stop: Stop) -> Ending:
         """One last request, for an answer; it is marked with why it was the last."""
@@ -223,7 +234,9 @@ class Loop:
         if not self._context.has_room():
             return Ending(stop.status, "", f"{stop.reason}; no room was left for an answer")
         reply = await self._ask(allow_calls=False) or await self._ask(allow_calls=False)  # again once room is made
-        return Ending(stop.status, "" if reply is None else answer_text(reply), stop.reason)
+        text = "" if reply is None else answer_text(reply)
+        problem = read_answer(self._form, text).problem if text else None
+        return Ending(stop.status, text, stop.reason if problem is None else f"{stop.reason}; {UNFIT}: {problem}")
 
     def _make_room(self) -> bool:
         """Evict pictures where a whole reply does not fit; False when that was not enough, and the run must end."""

@@ -6,7 +6,7 @@ import asyncio
 import platform
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Session:
     """What the model was named, where it was by a name that loads it again."""
     past: Past | None = None
     """The run that goes on with this question; None begins a new one."""
+    deps: Any = field(default=None, repr=False)
+    """For the tools, see :class:`ToolContext`."""
 
     async def play(self, emit: Callable[[Event | Delta], None]) -> None:
         """Play from run_start or question to run_end; what goes wrong is recorded, then raised."""
@@ -93,7 +95,7 @@ class Session:
                 visual = self.result_visual_tokens
                 loop = Loop(
                     self.backend, context, dispatcher, tool_context, budget, record, emit, visual,
-                    turns=turns, calls=calls,
+                    form=self.task.form, turns=turns, calls=calls,
                 )  # fmt: skip
                 ending = await loop.run()
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -123,6 +125,7 @@ class Session:
             clock=self.clock,
             documents=self.task.documents,
             state={STATE_KEY: self.decoder},
+            deps=self.deps,
         )
 
     def _open(self, run_id: str, tool_context: ToolContext, record: Callable[[Event], None]) -> Context:
@@ -146,7 +149,7 @@ class Session:
 
     def _reopen(self, past: Past, budget: Budget, record: Callable[[Event], None]) -> Context:
         """Record the question, and put it behind everything that was said; pictures shown before are not charged."""
-        asked = Message("user", (Text(self.task.question),))
+        asked = Message("user", (Text(self.task.asked),))
         record(
             QuestionAsked(
                 number=len(past.run.exchanges) + 1,
@@ -179,6 +182,7 @@ class Session:
             "visual_cost": cost_to_record(capabilities.cost),
             "result_visual_tokens": self.result_visual_tokens,
             "documents": None if self.task.documents is None else str(self.task.documents),
+            **({} if self.task.form is None else {"answer_schema": self.task.form.schema}),
         }
 
     async def _close(self, tool_context: ToolContext) -> None:

@@ -19,8 +19,9 @@ from keyeloop.runtime.wire import MessageWire, PartWire, Wire
 FORMAT = 1
 """Version of the journal's form; raised when an old reader would misread a new line."""
 
-RunStatus = Literal["answered", "budget", "stopped", "interrupted", "failed"]
-"""``stopped``: a guard ended it (repeated calls, endless thinking, format errors)."""
+RunStatus = Literal["answered", "budget", "stopped", "invalid", "interrupted", "failed"]
+"""``stopped``: a guard ended it (repeated calls, endless thinking, format errors). ``invalid``: the answer is not of
+the type that was asked for, also after it was asked for again."""
 
 
 class EventBase(Wire):

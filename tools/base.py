@@ -32,6 +32,8 @@ class ToolContext:
     """Folder that ``web_search`` has indexed."""
     state: dict[str, Any] = field(default_factory=dict)
     """Tools keep what lives as long as the run here (an open sandbox), by their own name."""
+    deps: Any = field(default=None, repr=False)
+    """What the caller handed to the run for its own tools (``Agent(..., deps=...)``); neither recorded nor sent."""
 
 
 class Tool(Protocol):
