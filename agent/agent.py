@@ -16,6 +16,7 @@ from keyeloop.agent import batch
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
 from keyeloop.agent.builtin import builtin_tools
+from keyeloop.agent.counting import Counting, counting_model
 from keyeloop.agent.dispatch import check_schemas
 from keyeloop.agent.inputs import Examination, PathLike, Task, examine_task, listed, read_images
 from keyeloop.agent.models import ModelLike, check_model, load_model, model_name
@@ -23,7 +24,9 @@ from keyeloop.agent.past import Past
 from keyeloop.agent.playing import StreamEvent as StreamEvent
 from keyeloop.agent.playing import play_to_end, played, require_no_loop
 from keyeloop.agent.prompt import system_text
+from keyeloop.agent.request_plan import RequestPlan, plan_request
 from keyeloop.agent.session import Session
+from keyeloop.agent.watching import Watch, check_watch, schedule_videos
 from keyeloop.model_backend.base import ModelBackend, Sampling
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.clock import Clock, SystemClock
@@ -85,12 +88,15 @@ class Agent:
         videos: Sequence[PathLike] = (),
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
+        watch: Watch = "none",
         answer: Any = None,
         deps: Any = None,
     ) -> Answer:
         """Run one task to its end.
 
         ``answer`` is the type of its answer, which ``Answer.value`` then holds: a pydantic model, int, list[str], ...
+        ``watch`` puts frames of the videos into the first message: ``whole`` as many as the model's context has room
+        for, ``overview`` a few; ``none`` leaves all looking to tools.
 
         Raises InputError for inputs that cannot be used, before anything is recorded, and OperatorError (BackendError
         and the like) when the model could not be asked; the run's record then tells why. When cancelled, it aborts the
@@ -98,7 +104,7 @@ class Agent:
         """
         form = answer_form(answer)
         stream = self.stream(
-            task, video=video, videos=videos, images=images, documents=documents, answer=form, deps=deps
+            task, video=video, videos=videos, images=images, documents=documents, watch=watch, answer=form, deps=deps
         )
         end, folder = await play_to_end(stream, self.runs)
         return Answer.from_end(end, folder, self, form, deps)
@@ -111,6 +117,7 @@ class Agent:
         videos: Sequence[PathLike] = (),
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
+        watch: Watch = "none",
         answer: Any = None,
         deps: Any = None,
     ) -> Answer:
@@ -120,7 +127,7 @@ class Agent:
         """
         require_no_loop("run_sync", "agent.run")
         run = partial(self.run, task, video=video, videos=videos, images=images, documents=documents)
-        return asyncio.run(run(answer=answer, deps=deps))
+        return asyncio.run(run(watch=watch, answer=answer, deps=deps))
 
     async def stream(
         self,
@@ -130,22 +137,51 @@ class Agent:
         videos: Sequence[PathLike] = (),
         images: Sequence[PathLike] = (),
         documents: PathLike | None = None,
+        watch: Watch = "none",
         answer: Any = None,
         deps: Any = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Run one task and yield its events as they happen, ``run_start`` first and ``run_end`` last.
 
-        Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not. Closing the
+        Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not, nor is Watching,
+        which tells before ``run_start`` how far frames of ``watch`` are decoded. Closing the
         iterator ends the run as interrupted. Raises as :meth:`run` does.
         """
         form = answer_form(answer)
         with Decoder() as decoder:
             every_video = [*([video] if video is not None else []), *listed(videos)]
             examined = await asyncio.to_thread(examine_task, task, every_video, images, documents, decoder)
-            session = await self._opened(replace(examined, form=form), decoder)
+            session = await self._opened(replace(examined, form=form), decoder, check_watch(watch))
             async with aclosing(played(replace(session, deps=self._deps if deps is None else deps))) as events:
                 async for event in events:
                     yield event
+
+    async def plan(
+        self,
+        task: str,
+        *,
+        video: PathLike | None = None,
+        videos: Sequence[PathLike] = (),
+        images: Sequence[PathLike] = (),
+        documents: PathLike | None = None,
+        watch: Watch = "none",
+    ) -> RequestPlan:
+        """What the first request of such a run would hold; nothing is decoded, hashed, recorded or asked of the model.
+
+        A server may be asked for its list of models, a backend of one's own for its capabilities. Raises InputError as
+        :meth:`run` does.
+        """
+        every_video = [*([video] if video is not None else []), *listed(videos)]
+        with Decoder() as decoder:
+            examined = await asyncio.to_thread(
+                examine_task, task, every_video, images, documents, decoder, hashed=False
+            )
+        counter: Counting | None = self._backend
+        counter = counter or await asyncio.to_thread(counting_model, self._model)
+        tools = self._tools_for(examined.task().sources.values(), examined.documents)
+        return await asyncio.to_thread(
+            plan_request, examined, watch, counter, self._system, tools, self._limits, self._prices
+        )
 
     async def ask(self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None) -> Answer:
         """Go on with a recorded run: another question in the same conversation, as :meth:`Answer.ask` does.
@@ -211,13 +247,14 @@ class Agent:
     ) -> None:
         await self.close()
 
-    async def _opened(self, examined: Examination, decoder: Decoder) -> Session:
+    async def _opened(self, examined: Examination, decoder: Decoder, watch: Watch) -> Session:
         backend = await asyncio.to_thread(self._load)
         task = await asyncio.to_thread(examined.task)
-        cost = (await asyncio.to_thread(backend.capabilities)).cost  # a client may have to ask its server
-        pixels = await asyncio.to_thread(read_images, task, cost, decoder)
-        tools = self._tools_for(task.sources.values(), task.documents)
-        return self._session(task, pixels, backend, tools, decoder)
+        facts = await asyncio.to_thread(backend.capabilities)  # a client may have to ask its server
+        tools, most = self._tools_for(task.sources.values(), task.documents), self._limits.visual_tokens
+        schedules = schedule_videos(task, examined, watch, facts, self._system, tools.specs, most)
+        pixels = await asyncio.to_thread(read_images, task, facts.cost, decoder)
+        return replace(self._session(task, pixels, backend, tools, decoder), watch=watch, schedules=schedules)
 
     def _tools_for(self, sources: Iterable[Source], documents: Path | None) -> Toolset:
         return self._tools if self._tools is not None else builtin_tools({one.kind for one in sources}, documents)

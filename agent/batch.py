@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
 from keyeloop.agent.inputs import PathLike
+from keyeloop.agent.watching import Watch
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import ConfigError, InputError
 from keyeloop.runtime.events import RunEnded, RunStart, RunStatus
@@ -33,6 +34,7 @@ class Task:
     videos: Sequence[PathLike] = ()
     images: Sequence[PathLike] = ()
     documents: PathLike | None = None
+    watch: Watch = "none"
     id: str = ""
     """The caller's own name for it; not shown to the model."""
     answer: Any = None
@@ -157,6 +159,7 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
             videos=task.videos,
             images=task.images,
             documents=task.documents,
+            watch=task.watch,
             answer=form,
         )
         async with aclosing(stream):

@@ -16,6 +16,7 @@ from keyeloop.agent.dispatch import Dispatcher
 from keyeloop.agent.inputs import Task, opening_parts
 from keyeloop.agent.loop import Ending, Loop
 from keyeloop.agent.past import Past
+from keyeloop.agent.watching import Watch, Watching, watch_videos
 from keyeloop.model_backend.base import Delta, ModelBackend, Request, Sampling
 from keyeloop.model_backend.cost_record import cost_to_record
 from keyeloop.runtime.budget import Budget, Limits
@@ -33,6 +34,8 @@ from keyeloop.tools.base import ToolContext
 from keyeloop.tools.toolset import Toolset
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.frames import STATE_KEY, close_decoder
+from keyeloop.tools.video.schedule import Schedule
+from keyeloop.tools.video.whole import Stored
 
 CLOSE_TIMEOUT_S = 10.0
 """How long a tool may take to free what it keeps."""
@@ -61,12 +64,18 @@ class Session:
     """The run that goes on with this question; None begins a new one."""
     deps: Any = field(default=None, repr=False)
     """For the tools, see :class:`ToolContext`."""
+    watch: Watch = "none"
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    """Frames of videos that the first message shows, by the name of their source."""
 
-    async def play(self, emit: Callable[[Event | Delta], None]) -> None:
+    async def play(self, emit: Callable[[Event | Delta | Watching], None]) -> None:
         """Play from run_start or question to run_end; what goes wrong is recorded, then raised."""
         run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock, self.prices)
         started_s = self.clock.monotonic()
         turns, calls = (0, 0) if self.past is None else (self.past.turns, self.past.calls)
+        watched: dict[str, tuple[Stored, ...]] = {}
+        if self.schedules:
+            watched = await watch_videos(self.task, self.schedules, self.decoder, self.runs / run_id, emit)
         with self._journal(run_id) as journal:
             tool_context = self._tool_context(journal)
 
@@ -88,7 +97,7 @@ class Session:
 
             try:
                 if self.past is None:
-                    context = self._open(run_id, tool_context, record)
+                    context = self._open(run_id, tool_context, record, watched)
                 else:
                     context = self._reopen(self.past, budget, record)
                 dispatcher = Dispatcher(self.tools, tool_context)
@@ -128,9 +137,15 @@ class Session:
             deps=self.deps,
         )
 
-    def _open(self, run_id: str, tool_context: ToolContext, record: Callable[[Event], None]) -> Context:
+    def _open(
+        self,
+        run_id: str,
+        tool_context: ToolContext,
+        record: Callable[[Event], None],
+        watched: Mapping[str, tuple[Stored, ...]],
+    ) -> Context:
         """Record how the run begins, and begin its context so."""
-        parts = opening_parts(self.task, self.pixels, tool_context)
+        parts = opening_parts(self.task, self.pixels, tool_context, watched)
         opening = [Message("system", (Text(self.system),)), Message("user", parts)]
         context = Context(self.backend, self.tools.specs, self._sampling(), opening)
         record(
@@ -173,7 +188,9 @@ class Session:
 
     def _config(self) -> dict[str, Any]:
         capabilities = self.backend.capabilities()
+        watch = {"watch": self.watch} if self.schedules else {}
         return {
+            **watch,
             "model": self.model,
             "limits": asdict(self.limits),
             "prices": None if self.prices is None else asdict(self.prices),

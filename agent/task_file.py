@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from keyeloop.agent.batch import Task
+from keyeloop.agent.watching import Watch
 from keyeloop.runtime.errors import InputError
 
 
@@ -27,6 +28,7 @@ class TaskLine(BaseModel):
     videos: list[str] = []
     images: list[str] = []
     documents: str | None = Field(default=None, min_length=1)
+    watch: Watch = "none"
 
     @model_validator(mode="after")
     def _asks_once(self) -> Self:
@@ -41,8 +43,13 @@ class TaskLine(BaseModel):
     def asked(self) -> dict[str, Any]:
         """What is asked of what, as written: two lines that ask the same are the same task."""
         videos = [*([self.video] if self.video else []), *self.videos]
-        wanted = {"task": (self.task or self.question or "").strip(), "videos": videos, "images": self.images}
-        return {name: value for name, value in {**wanted, "documents": self.documents}.items() if value}
+        wanted: dict[str, Any] = {
+            "task": (self.task or self.question or "").strip(),
+            "videos": videos,
+            "images": self.images,
+        }
+        wanted |= {"documents": self.documents, "watch": None if self.watch == "none" else self.watch}
+        return {name: value for name, value in wanted.items() if value}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class FileTask:
     task: Task
     """Its paths resolved against the file's folder; its ``id`` is unique in the file."""
     asked: dict[str, Any]
-    """As written, under the names ``task``, ``videos``, ``images`` and ``documents``."""
+    """As written, under the names ``task``, ``videos``, ``images``, ``documents`` and ``watch``."""
 
 
 class BadLines(InputError):
@@ -110,6 +117,7 @@ def _task(line: TaskLine, name: str, folder: Path) -> Task:
         videos=tuple(folder / video for video in line.videos),
         images=tuple(folder / image for image in line.images),
         documents=None if line.documents is None else folder / line.documents,
+        watch=line.watch,
         id=name,
     )
 

@@ -27,8 +27,8 @@ def batch(
         Path,
         typer.Argument(
             metavar="TASKS.jsonl",
-            help="One JSON object a line: task (or question), and if need be id, video, videos, images, documents. "
-            "Paths are relative to this file.",
+            help="One JSON object a line: task (or question), and if need be id, video, videos, images, documents, "
+            "watch. Paths are relative to this file.",
             show_default=False,
         ),
     ],

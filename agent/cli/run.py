@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
 if TYPE_CHECKING:
     from keyeloop.agent.agent import StreamEvent
     from keyeloop.agent.live import LiveView
+    from keyeloop.agent.watching import Watch
     from keyeloop.runtime.config import Config
     from keyeloop.runtime.events import RunEnded
     from keyeloop.tools.toolset import Toolset
@@ -25,6 +26,12 @@ def run(
     video: Annotated[list[Path] | None, typer.Option(help="A video to look into; may be repeated.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to look at; may be repeated.")] = None,
     documents: Annotated[Path | None, typer.Option(help="A folder of documents for web_search.")] = None,
+    watched: Annotated[
+        str, typer.Option("--watch", help="Frames of the videos in the first message: none, overview (a few) or whole.")
+    ] = "none",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only tell what the first request would hold; nothing is decoded or sent.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="keye-tiny (default), a folder, http://host:port/v1#name, or replay:RUN.")
     ] = None,
@@ -48,8 +55,10 @@ def run(
 
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.answer import Answer
+    from keyeloop.agent.counting import planning_model
     from keyeloop.agent.live import LiveView
     from keyeloop.agent.models import configured_model
+    from keyeloop.agent.watching import check_watch
     from keyeloop.model_backend.base import Sampling
     from keyeloop.runtime.config import load_config
 
@@ -70,7 +79,7 @@ def run(
         }
     )
     agent = Agent(
-        configured_model(config),
+        planning_model(config) if plan else configured_model(config),
         _tools(tool or [], bool(video), bool(image), config),
         limits=config.limits,
         prices=config.prices,
@@ -78,12 +87,29 @@ def run(
         runs=config.runs,
         result_visual_tokens=config.result_visual_tokens,
     )
-    stream = agent.stream(question, videos=video or (), images=image or (), documents=config.documents)
+    inputs: _Inputs = {
+        "videos": video or (),
+        "images": image or (),
+        "documents": config.documents,
+        "watch": check_watch(watched),
+    }
+    if plan:
+        planned = asyncio.run(agent.plan(question, **inputs))
+        print(json.dumps(planned.to_json(), ensure_ascii=False) if as_json else planned)
+        return 0
+    stream = agent.stream(question, **inputs)
     view = LiveView(Console(stderr=as_json), config.runs)
     end = asyncio.run(watch(stream, view))
     if as_json and view.run is not None:
         print(json.dumps(Answer.from_end(end, view.run).to_json(), ensure_ascii=False))
     return 0
+
+
+class _Inputs(TypedDict):
+    videos: Sequence[Path]
+    images: Sequence[Path]
+    documents: Path | None
+    watch: Watch
 
 
 async def watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:

@@ -41,17 +41,22 @@ async def watch_frames(
 
     Decoding goes forward; where a key frame lies well ahead it is sought (see ``child/tape.py``). Every frame is a
     request of its own to the guarded child, so that its limits of processor and wall time grow with the number of
-    frames. ``on_frame`` is called, in another thread, with how many moments are done. Cancelling it stops the decoding.
-    Raises InputError for a file that cannot be decoded.
+    frames. ``on_frame`` is called, in another thread, with how many moments are done. Cancelling it stops the decoding,
+    and nothing is stored after it has returned. Raises InputError for a file that cannot be decoded.
     """
     cancelled = threading.Event()
+    working = asyncio.create_task(
+        asyncio.to_thread(_watch, source, moments_s, size, decoder, media, on_frame, cancelled)
+    )
     try:
-        return await asyncio.to_thread(_watch, source, moments_s, size, decoder, media, on_frame, cancelled)
+        return await asyncio.shield(working)
     except Unusable as error:
         raise InputError(f"{source.path} {error}") from None
     except asyncio.CancelledError:
         cancelled.set()
         decoder.stop()
+        await asyncio.wait({working})  # so that nothing is stored any more
+        working.exception()
         raise
 
 
