@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +88,7 @@ class DocumentIndex:
 
     def _ask(self, database: sqlite3.Connection, words: list[str], limit: int) -> list[Hit]:
         self._refresh(database)
-        rows = database.execute(
-            "SELECT title, path, snippet(texts, 1, '', '', ' ... ', ?) FROM texts WHERE texts MATCH ? "
-            "ORDER BY bm25(texts, ?, 1.0), path LIMIT ?",
-            (SNIPPET_WORDS, " OR ".join(f'"{word}"' for word in words), TITLE_WEIGHT, limit),
-        )
-        return [Hit(title, path, " ".join(snippet.split())) for title, path, snippet in rows]
+        return _best(database, words, limit)
 
     def _refresh(self, database: sqlite3.Connection) -> None:
         found = {path: (status.st_size, status.st_mtime_ns) for path, status in self._documents()}
@@ -123,10 +118,29 @@ class DocumentIndex:
                         yield path.relative_to(self.folder).as_posix().encode().decode(), path.stat()
 
 
+def search_texts(texts: Mapping[str, str], query: str, limit: int = 5) -> list[Hit]:
+    """As :meth:`DocumentIndex.search`, over a few texts by path that are in no folder."""
+    with closing(_prepared(":memory:")) as database:
+        rows = ((*_titled(path, text), path) for path, text in sorted(texts.items()))
+        database.executemany("INSERT INTO texts VALUES (?, ?, ?)", rows)
+        return _best(database, search_words(query), limit)
+
+
 def search_words(query: str) -> list[str]:
     """Words of a question that say something; all of them where nothing else is left."""
     words = list(dict.fromkeys(_WORD.findall(query.lower())))
     return [word for word in words if word not in STOP_WORDS] or words
+
+
+def _best(database: sqlite3.Connection, words: list[str], limit: int) -> list[Hit]:
+    if not words:
+        return []
+    rows = database.execute(
+        "SELECT title, path, snippet(texts, 1, '', '', ' ... ', ?) FROM texts WHERE texts MATCH ? "
+        "ORDER BY bm25(texts, ?, 1.0), path LIMIT ?",
+        (SNIPPET_WORDS, " OR ".join(f'"{word}"' for word in words), TITLE_WEIGHT, limit),
+    )
+    return [Hit(title, path, " ".join(snippet.split())) for title, path, snippet in rows]
 
 
 def _prepared(place: str) -> sqlite3.Connection:
@@ -150,10 +164,15 @@ def _known(database: sqlite3.Connection) -> dict[str, tuple[int, int]]:
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """Title and text of a document: a first heading or short line, else the file's name; nothing if unreadable."""
+    """Title and text of a document; nothing but its name if unreadable."""
     text = ""
     with suppress(OSError), path.open("rb") as file:
         text = file.read(MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
+    return _titled(path.name, text)
+
+
+def _titled(path: str, text: str) -> tuple[str, str]:
+    """Title and text: a first heading or short line, else the file's name."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     title = first.lstrip("#").strip() if first.startswith("#") or len(first) <= _TITLE_CHARS else ""
-    return title or path.stem.replace("_", " ").replace("-", " "), text
+    return title or Path(path).stem.replace("_", " ").replace("-", " "), text

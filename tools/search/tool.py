@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.decorate import tool
-from keyeloop.tools.search.index import DocumentIndex, Hit
+from keyeloop.tools.search.index import DocumentIndex
+from keyeloop.tools.search.wording import hits_text
 
 
 @tool(timeout_s=60, in_order=False)
@@ -20,9 +19,3 @@ def web_search(query: str, context: ToolContext) -> str:
     except InputError as error:
         raise ToolError(str(error)) from None
     return hits_text(query, hits)
-
-
-def hits_text(query: str, hits: Iterable[Hit]) -> str:
-    """What the model reads: one numbered entry a document, with title, path and the stretch that matches."""
-    entries = [f"{number}. {hit.title} ({hit.path})\n{hit.snippet}" for number, hit in enumerate(hits, 1)]
-    return "\n".join(entries) if entries else f"no document matches {query!r}; try other words"

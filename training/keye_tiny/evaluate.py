@@ -4,7 +4,7 @@
 
 Fonts, backgrounds, wordings and times are the held-out ones. Besides the plain runs: clips blanked, frames of another
 video, a random selection instead of the indexer's, dense instead of sparse attention, and the training fonts.
-Processes share the device; each plays one setting and seed.
+Processes share the device; each plays one setting and seed. ``--families look_up when whole`` plays the second lesson.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from training.keye_tiny.model import KeyeTiny
 from training.keye_tiny.pieces import load_pieces
 from training.keye_tiny.play import Selection
 from training.keye_tiny.sample import Shown, tokenizer
+from training.keye_tiny.second import source as second_source
+from training.keye_tiny.second.episode import Lesson
+from training.keye_tiny.second.lesson import EVERY, SECOND, open_episode
 from training.keye_tiny.shape import TinyShape
 from training.keye_tiny.source import open_source
 from training.keye_tiny.supply import Buckets
@@ -106,12 +109,14 @@ def play(
     torch.set_num_threads(1)
     model = load_model(weights, device, int8=int8)
     atlas = GlyphAtlas.load(atlas_path)
-    source, buckets = open_source(atlas_path), Buckets(frame_chunk=64, mixed_chunk=16)
+    supply = second_source.open_source if set(families) & set(SECOND) else open_source
+    source, buckets = supply(atlas_path), Buckets(frame_chunk=64, mixed_chunk=16)
     render = blank_render(device) if setting.blank else open_render(atlas_path, device, setting.seed)
-    arena = Arena(model, source, Loader(model.shape, buckets, device, render), tokenizer(), buckets)
+    rows = 128 if device.type == "cuda" else 24
+    arena = Arena(model, source, Loader(model.shape, buckets, device, render), tokenizer(), buckets, rows_at_once=rows)
     episodes = [
-        Episode(random.Random(f"{setting.seed} {family} {index}"), family, atlas, heldout=setting.heldout)
-        for family in FAMILIES
+        open_episode(random.Random(f"{setting.seed} {family} {index}"), family, atlas, heldout=setting.heldout)
+        for family in EVERY
         if family in families
         for index in range(videos)
     ]
@@ -120,16 +125,23 @@ def play(
         swaps = [
             partial(_swapped, _donor(episode, atlas, index, setting.heldout)) for index, episode in enumerate(episodes)
         ]
-    arena.play(episodes, selection=setting.selection, swaps=swaps, seed=setting.seed)
-    return [
-        _score(family, [one for one in episodes if one.family == family]) for family in FAMILIES if family in families
-    ]
+    together = len(episodes) if device.type == "cuda" else 100
+    for first in range(0, len(episodes), together):
+        some = slice(first, first + together)
+        began = time.monotonic()
+        arena.play(episodes[some], selection=setting.selection, swaps=swaps[some] if swaps else None, seed=setting.seed)
+        right = sum(episode.right() for episode in episodes[some])
+        done = f"{setting.name}, seed {setting.seed}: {first + len(episodes[some])} of {len(episodes)} played"
+        print(f"{done}, {right} of the last {len(episodes[some])} right, {time.monotonic() - began:.0f} s", flush=True)
+    return [_score(family, [one for one in episodes if one.family == family]) for family in EVERY if family in families]
 
 
 def _donor(episode: Episode, atlas: GlyphAtlas, index: int, heldout: bool) -> Episode:
     """Another video of the same family whose answer differs."""
     for attempt in range(100):
-        other = Episode(random.Random(f"other {index} {attempt}"), episode.family, atlas, heldout=heldout)
+        other = open_episode(random.Random(f"other {index} {attempt}"), episode.family, atlas, heldout=heldout)
+        if not other.question.times_s:
+            continue
         if other.question.answer != episode.question.answer or episode.family == "not_there":
             return other
     raise RuntimeError("found no other video with another answer")
@@ -167,6 +179,8 @@ def _cites(episode: Episode) -> bool:
 
 
 def _looked(episode: Episode) -> bool:
+    if isinstance(episode, Lesson):
+        return episode.looked()
     times = [view.time_s for view in episode.world.views if view.time_s is not None]
     if not times:
         return episode.family == "not_there" and episode.question.times_s[0] >= episode.world.video.duration_s
@@ -201,13 +215,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--atlas", type=Path, default=bundled_atlas())
     parser.add_argument("--videos", type=int, default=100, help="videos a family, setting and seed")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    parser.add_argument("--families", nargs="+", choices=EVERY, default=list(FAMILIES))
     parser.add_argument("--only", nargs="+", help="names of settings; all by default")
     parser.add_argument("--float", action="store_true", help="play the weights before the int8 round trip")
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    families = [family for family in FAMILIES if family in options.families]
+    families = [family for family in EVERY if family in options.families]
     chosen = [one for one in settings(options.seeds) if not options.only or one.name in options.only]
     began = time.monotonic()
     run = partial(_play_named, options.weights, options.atlas, options.videos, families, not options.float)

@@ -236,6 +236,9 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frozen-vision", action="store_true", help="learn the decoder alone")
     parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16 on a CPU too")
     parser.add_argument("--warm", action="store_true", help="warm up on a CPU too")
+    parser.add_argument(
+        "--second-lesson", action="store_true", help="teach look_up, when and whole too, in rows of up to 1408 tokens"
+    )
     return parser.parse_args(arguments)
 
 
@@ -247,8 +250,9 @@ def _span(text: str) -> tuple[float, float]:
 
 
 def main() -> None:
+    from training.keye_tiny import source
     from training.keye_tiny.boards import bundled_atlas, open_render
-    from training.keye_tiny.source import BoardSource, opener
+    from training.keye_tiny.second import source as second
 
     options = options_from()
     if options.real_share and not all(find_spec(name) for name in ("av", "cv2")):
@@ -263,8 +267,11 @@ def main() -> None:
         recipe = replace(recipe, reading_weight=reading, box_weights=(box, box), decision_weight=decision)
     if options.rows:
         recipe = replace(recipe, buckets=small(options.rows))
-    atlas = options.atlas or bundled_atlas()
-    run = Run(TinyShape(), recipe, opener(atlas), partial(open_render, atlas), tuple(BoardSource.families), options)
+    atlas, opener, families = options.atlas or bundled_atlas(), source.opener, source.BoardSource.families
+    if options.second_lesson:
+        opener, families = second.opener, second.SecondSource.families
+        recipe = replace(recipe, buckets=second.longer(recipe.buckets))
+    run = Run(TinyShape(), recipe, opener(atlas), partial(open_render, atlas), tuple(families), options)
     run.train()
     if dist.is_initialized():
         dist.destroy_process_group()
