@@ -87,6 +87,7 @@ class Wish:
                 out=self.out,
                 epochs=self.epochs,
                 concurrency=self.concurrency,
+                watch="whole" if self.no_tools else None,
                 judge=judge_agent(backends[self.judge], self.out / "judged", prices) if self.judge else None,
                 judge_name=self.judge,
                 setting=self._setting(),
@@ -121,7 +122,7 @@ class Wish:
         config = self.config
         return {
             "model": config.model,
-            "looks": "without tools" if self.no_tools else "with tools",
+            "looks": "whole video, no tools" if self.no_tools else "with tools",
             "tools": list(self.tools),
             "temperature": config.temperature,
             "seed": config.seed,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.batch import Task, TaskOutcome, stream_many
-from keyeloop.agent.evaluation.judged import NO_VERDICT, asked_of, judge_all, words_to_judge
+from keyeloop.agent.evaluation.judged import asked_of, judge_all, words_to_judge
 from keyeloop.agent.evaluation.question import Question
 from keyeloop.agent.evaluation.question_file import read_questions
 from keyeloop.agent.evaluation.row import Row, make_row, measure, run_within, write_rows
@@ -21,6 +21,7 @@ from keyeloop.agent.evaluation.score import Said
 from keyeloop.agent.evaluation.summary import report
 from keyeloop.agent.inputs import PathLike
 from keyeloop.agent.result_file import FAILED, Record, ResultFile
+from keyeloop.agent.watching import Watch
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import ConfigError, InputError, JournalError
 
@@ -68,6 +69,7 @@ async def evaluate(
     videos: PathLike | None = None,
     epochs: int = 1,
     concurrency: int = 8,
+    watch: Watch | None = None,
     judge: Agent | None = None,
     judge_name: str = "",
     setting: Mapping[str, Any] | None = None,
@@ -79,8 +81,9 @@ async def evaluate(
     ``questions`` are files or what :func:`read_questions` read of them; ``agent`` may be a function that names the
     agent of a task, whose id ends in ``#`` and the epoch. What is in ``out`` is not asked again; answers are scored
     anew each time, so that a mended reference needs no model. ``setting`` says who is asked and how: it is part of the
-    report, and answers under another one are refused. ``judge`` (see :func:`judge_agent`) reads answers of kind
-    ``judged``; verdicts of a judge of another ``judge_name`` are made anew.
+    report, and answers under another one are refused. ``watch`` shows frames in the first message, as in
+    :meth:`Agent.run`, of every question in place of its own wish. ``judge`` (see :func:`judge_agent`) reads answers of
+    kind ``judged``; verdicts of a judge of another ``judge_name`` are made anew.
 
     A run that fails is a wrong answer whose status is counted, and does not disturb the others. Raises InputError for
     questions that cannot be used and for an ``out`` of something else, ConfigError for judged questions without a
@@ -92,10 +95,11 @@ async def evaluate(
         raise ConfigError(f"epochs is {epochs}: every question must be asked once at least")
     if judge is None and (judged := sum(question.kind == "judged" for question in listed)):
         raise ConfigError(f"{judged} of the questions are judged: name a model that judges (judge, --judge)")
-    askings = [Asking(question, epoch) for epoch in range(1, epochs + 1) for question in listed]
+    shown = listed if watch is None else [_watching(question, watch) for question in listed]
+    askings = [Asking(question, epoch) for epoch in range(1, epochs + 1) for question in shown]
     with (
         ResultFile(folder / ANSWERS, FAILED if retry_failed else ()) as answers,
-        ResultFile(folder / VERDICTS, NO_VERDICT) as verdicts,
+        ResultFile(folder / VERDICTS) as verdicts,
     ):
         left = _left(askings, answers, chosen)
         told.begin("answers", len(askings), len(askings) - len(left))
@@ -120,6 +124,11 @@ def _listed(questions: PathLike | Sequence[PathLike | Question], videos: PathLik
         raise InputError("questions are files, or questions that were read: not both")
     files = [Path(each) for each in every if isinstance(each, str | os.PathLike)]
     return read_questions(files, None if videos is None else Path(videos))
+
+
+def _watching(question: Question, watch: Watch) -> Question:
+    """The question, asked with frames in its first message."""
+    return replace(question, task=replace(question.task, watch=watch), asked={**question.asked, "watch": watch})
 
 
 def _left(askings: Sequence[Asking], answers: ResultFile, setting: Mapping[str, Any]) -> list[Asking]:
@@ -191,11 +200,11 @@ def _to_judge(askings: Sequence[Asking], answers: ResultFile) -> dict[str, str]:
 async def _judge(
     judge: Agent, name: str, wanted: Mapping[str, str], verdicts: ResultFile, concurrency: int, told: Watcher
 ) -> None:
-    left = {
-        each: text
-        for each, text in wanted.items()
-        if verdicts.records.get(each, {}).get("asked") != asked_of(name, text)
-    }
+    def judged(each: str, text: str) -> bool:
+        record = verdicts.records.get(each, {})
+        return record.get("asked") == asked_of(name, text) and record.get("verdict") is not None
+
+    left = {each: text for each, text in wanted.items() if not judged(each, text)}
     told.begin("verdicts", len(wanted), len(wanted) - len(left))
     await judge_all(judge, name, left, verdicts, concurrency, told.on)
 

@@ -114,6 +114,7 @@ def _question(line: QuestionLine, name: str, folder: Path, asked: dict[str, obje
         videos=tuple(folder / video for video in line.videos),
         images=tuple(folder / image for image in line.images),
         documents=None if line.documents is None else folder / line.documents,
+        watch=line.watch,
         id=name,
     )
     return Question(

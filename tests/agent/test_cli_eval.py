@@ -108,7 +108,7 @@ def test_json_ends_the_output_and_nothing_is_asked_twice(place: Path, capsys: py
     assert run(*command) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["folder"] == "ev" and first["all"]["right"]["n"] == 2
-    assert first["setting"]["looks"] == "without tools" and first["setting"]["model"] == "replay:recorded/one"
+    assert first["setting"]["looks"] == "whole video, no tools" and first["setting"]["model"] == "replay:recorded/one"
     runs = [Trajectory.read(folder) for folder in (place / "ev" / "runs").iterdir()]
     assert len(runs) == 2 and not any(each.start.tools for each in runs)
     assert run(*command) == 0
@@ -116,7 +116,10 @@ def test_json_ends_the_output_and_nothing_is_asked_twice(place: Path, capsys: py
     assert json.loads(shown.out) == first and "2 of 2 answers are in ev already" in shown.err
     assert len(list((place / "ev" / "runs").iterdir())) == 2
     assert run(asked, "--videos", "films", "--out", "ev") == 2
-    assert "ev/answers.jsonl has answers of another looks (without tools, now with tools)" in capsys.readouterr().err
+    assert (
+        "ev/answers.jsonl has answers of another looks (whole video, no tools, now with tools)"
+        in capsys.readouterr().err
+    )
 
 
 def test_wrong_inputs_are_told_before_anything_is_asked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
