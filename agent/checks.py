@@ -74,7 +74,7 @@ def weights() -> Check:
             "keye-tiny",
             "missing",
             str(error).partition("; ")[0],
-            "its README says when they come; name another model",
+            "install keyeloop again, with its data files",
         )
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return Check("keye-tiny", "ok", f"{size / 1e6:.1f} MB of weights")

@@ -1,4 +1,4 @@
-"""The run on the README's first screen: a scripted model adds two readings of the bundled board video.
+"""The same run with a scripted model: it adds two readings of the bundled board video.
 
 Needs no weights: `python scripted.py`, then `keyeloop show` with the folder that it prints.
 """

@@ -32,16 +32,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of keye-tiny itself are skipped in a tree that does not hold its weights."""
-    folder = Path(__file__).resolve().parents[1] / "model_backend" / "keye_tiny"
-    if any(folder.glob("*.safetensors")):
-        return
-    for item in items:
-        if item.get_closest_marker("weights"):
-            item.add_marker(pytest.mark.skip(reason=f"{folder} holds no weights"))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No cache of this user is read or written, and no setting of this shell counts."""

@@ -82,8 +82,7 @@ def describe(name_or_path: str | Path) -> ModelDescription:
         raise InputError(f"{name_or_path}: no such model; give {KEYE_30B}, {KEYE_TINY} or a folder with config.json "
                          "and *.safetensors")  # fmt: skip
     if tiny and not any(folder.glob("*.safetensors")):
-        raise InputError(f"this version ships {KEYE_TINY} without weights, so there is nothing to describe: "
-                         f"{folder / 'README.md'} says why; name {KEYE_30B} or a folder")  # fmt: skip
+        raise InputError(f"{folder} holds no weights of {KEYE_TINY}: install keyeloop again, with its data files")
     return _described(KEYE_TINY if tiny else folder.name, folder, KeyeConfig.from_folder(folder))
 
 

@@ -17,7 +17,7 @@ def model_folder(name_or_path: str | Path) -> Path:
     """
     if name_or_path == EMBEDDED_MODEL:
         folder = Path(__file__).resolve().parent.parent / "keye_tiny"
-        cure = "this version ships keye-tiny without weights: its README there says why; name another model"
+        cure = "install keyeloop again, with its data files, or name another model"
     else:
         folder = Path(name_or_path)
         cure = f"give the folder of a downloaded checkpoint, or the name {EMBEDDED_MODEL}"

@@ -13,7 +13,7 @@ import pytest
 from keyeloop.agent.cli.demo import bundled_question
 from keyeloop.runtime.trajectory import Trajectory
 
-pytestmark = [pytest.mark.packaging, pytest.mark.weights, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
 MAX_CPU_S = 30.0
 

@@ -105,7 +105,7 @@ def test_the_wheel_holds_every_module_and_all_data(wheel: Path) -> None:
         assert any(name.endswith("/LICENSE") for name in archive.getnames())
 
 
-@pytest.mark.parametrize("model", ["scripted", pytest.param("keye-tiny", marks=pytest.mark.weights)])
+@pytest.mark.parametrize("model", ["scripted", "keye-tiny"])
 @pytest.mark.parametrize("way", ["wheel", "without_links", "editable"])
 def test_a_script_beside_its_own_tools_module(
     way: str, model: str, python: Path, request: pytest.FixtureRequest, board: tuple[Path, int, int], tmp_path: Path
