@@ -13,6 +13,8 @@ from typing import Any
 from keyeloop import __version__
 from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher
+from keyeloop.agent.footage import CODE as UNLIKE_BOARDS
+from keyeloop.agent.footage import doubts
 from keyeloop.agent.inputs import Task, opening_parts
 from keyeloop.agent.loop import Ending, Loop
 from keyeloop.agent.past import Past
@@ -98,6 +100,9 @@ class Session:
             try:
                 if self.past is None:
                     context = self._open(run_id, tool_context, record, watched)
+                    doubt = await doubts(self.backend.capabilities().model, self.task, self.pixels, tool_context)
+                    if doubt is not None:
+                        record(Noticed(turn=1, code=UNLIKE_BOARDS, text=doubt))
                 else:
                     context = self._reopen(self.past, budget, record)
                 dispatcher = Dispatcher(self.tools, tool_context)
