@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 from keyeloop.agent.prompt import task_text
@@ -31,6 +32,8 @@ SHORT = 0.4
 """Part of the videos that are watched whole, and short; of others a few frames are shown."""
 MOST_FRAMES = 14
 """Of a short video: more do not fit the rows of training."""
+FITTING_FRAMES = 16
+"""Somewhat smaller ones fit."""
 
 
 class Whole(Lesson):
@@ -145,7 +148,7 @@ class Whole(Lesson):
     # -- drawing ---------------------------------------------------------------------------------------------------
     def _video(self) -> BoardVideo:
         rng = self.rng
-        if self.watch == "whole":
+        if self.watch == "whole" and not any_length():
             length_s, count = round(rng.uniform(3, MOST_FRAMES / 2), 1), rng.randint(2, 3)
         else:
             length_s, count = float(round(10 * 400 ** rng.random())), rng.randint(2, 6)
@@ -184,6 +187,13 @@ def plan(video: BoardVideo, watch: str) -> Schedule:
     """The frames that a run of keye-tiny shows of a video in its first message."""
     film = Film(video.duration_s, video.fps, WIDTH, HEIGHT)
     return schedule(film, PACES[watch], BUDGETS_TOKENS[watch], COST, TEXT_TOKENS)
+
+
+@lru_cache(maxsize=1)
+def any_length() -> bool:
+    """Whether videos of any length, watched whole, fit the rows of training: where a clip's tokens are limited so."""
+    film = Film(600.0, 25.0, WIDTH, HEIGHT)
+    return len(schedule(film, WHOLE, BUDGETS_TOKENS["whole"], COST, TEXT_TOKENS).times_s) <= FITTING_FRAMES
 
 
 def show(world: World, schedule: Schedule) -> Video:
