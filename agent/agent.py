@@ -177,7 +177,8 @@ class Agent:
                 examine_task, task, every_video, images, documents, decoder, hashed=False
             )
         counter: Counting | None = self._backend
-        counter = counter or await asyncio.to_thread(counting_model, self._model)
+        if counter is None:
+            counter = await asyncio.to_thread(counting_model, self._model)
         tools = self._tools_for(examined.task().sources.values(), examined.documents)
         return await asyncio.to_thread(
             plan_request, examined, watch, counter, self._system, tools, self._limits, self._prices

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,5 +31,6 @@ async def answer(request: Request) -> Spoken:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell lets its children ignore Ctrl-C
     models.load_model = lambda model: ScriptedBackend(answer)
     main(sys.argv[1:])

@@ -24,8 +24,10 @@ TOKENIZER = Path(__file__).parents[2] / "model_backend" / "keye_tiny" / "tokeniz
 
 BOX = re.compile(r"(?<=[ \[])\d+, ?\d+, ?\d+, ?\d+(?=\])")
 """The four sides of a cited or zoomed box."""
-DECISIONS = re.compile(r"(?<=Look at )[\d.]+|(?<= s and )[\d.]+(?= s\.)|(?<=\d )[-+*](?= -?\d+\))")
-"""The moments of a thought, and the operator of a one-line sum."""
+DECISIONS = re.compile(
+    r"(?<=Look at )[\d.]+|(?<= s and )[\d.]+(?= s\.)|(?<=\d )[-+*](?= -?\d+\))|\A.|(?<=</think>\n\n).", re.S
+)
+"""The moments of a thought, the operator of a one-line sum, and how thought and speech begin: think, call or answer."""
 
 
 class Kind(IntEnum):
@@ -37,7 +39,7 @@ class Kind(IntEnum):
     """Part of what a picture says, where it is said first."""
     BOX = 3
     DECISION = 4
-    """A moment to look at, or the operator of a sum: one token that must follow from the question."""
+    """A moment to look at, the operator of a sum, whether to call or to answer: it must follow from the question."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def _kinds(text: str, unread: list[str]) -> list[int]:
     kinds = [Kind.PLAIN] * len(text)
     for (start, stop), kind in spans:
         kinds[start:stop] = [kind] * (stop - start)
-    return [kinds[start] if stop - start == 1 else Kind.PLAIN for start, stop in _offsets().encode(text).offsets]
+    return [
+        kinds[start] if stop - start == 1 or kinds[start] == Kind.DECISION else Kind.PLAIN
+        for start, stop in _offsets().encode(text).offsets
+    ]
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from training.keye_tiny.readers import make_reader
 from training.keye_tiny.sample import Sample, Shown
 from training.keye_tiny.trajectories import FAMILIES, make
 
-SHARES = (5, 4, 9, 2, 4)
+SHARES = (6, 5, 4, 2, 6)
 """How often each family is drawn, in the order of ``FAMILIES``."""
 
 

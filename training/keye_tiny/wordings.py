@@ -84,7 +84,7 @@ def aside(rng: random.Random, text: str) -> str:
 
 def _one(rng: random.Random, kind: str, time: str) -> str:
     noun, place = ("text", "small sign") if kind == "sign" else (kind, "board")
-    verb = rng.choice(VERBS) if rng.random() < 0.9 else _invented(rng)
+    verb = rng.choice(VERBS) if rng.random() < 0.75 else _invented(rng)
     fields = {
         "verb": verb, "Verb": verb.capitalize(), "thing": _thing(rng, kind), "when": _when(rng, time), "time": time,
         "noun": noun, "place": place, "shown": _shown(rng, place), "then": _then(rng, verb), "end": rng.choice(ENDS),
@@ -122,13 +122,15 @@ def _thing(rng: random.Random, kind: str) -> str:
         return rng.choice(
             (f"the {what} of the small sign", f"the {what} on the small sign", "the small sign", "the small sign",
              f"the small sign's {what}", "what the small sign shows", "what is on the small sign",
-             "what the small sign reads", "what is written on the small sign")
+             "what the small sign reads", "what is written on the small sign", "what appears on the small sign",
+             "what one sees on the small sign", "what the small sign has")
         )  # fmt: skip
     return rng.choice(
         (f"the {kind} on the board", f"the {kind} on the board", f"the board's {kind}",
          f"the {kind} that the board shows",
          f"the {kind} written on the board", f"the {kind} shown", f"the {kind}", f"which {kind} is on the board",
-         f"what {kind} the board shows", f"the {kind} the board has", f"what {kind} is on the board")
+         f"which {kind} appears on the board", f"which {kind} one sees on the board", f"what {kind} the board shows",
+         f"the {kind} the board has", f"what {kind} is on the board", f"which {kind} the board has")
     )  # fmt: skip
 
 
