@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import training.keye_tiny.train as train
+from keyeloop.model_backend.keye.weights import load_folder
 from tests.training.toy_greys import BUCKETS, SHAPE, ToySample, ToySource, loader, toy_render, toy_sample
 from training.keye_tiny.batch import see
 from training.keye_tiny.experts import MixtureOfExperts
@@ -217,3 +218,13 @@ def test_a_frozen_tower_stays_as_it_is() -> None:
     learner.update(0.9, 50)
     moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved and not any(name.startswith(("visual", "mlp_AR")) for name in moved)
+
+
+def test_it_can_begin_with_the_weights_that_ship(tmp_path: Path) -> None:
+    shipped = Path(train.__file__).parents[2] / "model_backend" / "keye_tiny"
+    arguments = ["--minutes", "1", "--out", str(tmp_path), "--workers", "0", "--start-from", str(shipped)]
+    options = train.options_from(arguments)
+    run = train.Run(TinyShape(), toy_recipe(), ToySource, toy_render, ToySource.families, options)
+    run.feeder.close()
+    wanted = load_folder(shipped).state_dict()
+    assert run.step == 0 and all(torch.equal(value, wanted[name]) for name, value in run.model.state_dict().items())

@@ -28,6 +28,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 
+from keyeloop.model_backend.keye.weights import load_folder  # noqa: E402
 from training.keye_tiny.batch import Loader, Render  # noqa: E402
 from training.keye_tiny.feed import Feeder, Prefetch, worker_count  # noqa: E402
 from training.keye_tiny.learn import Learner  # noqa: E402
@@ -77,6 +78,8 @@ class Run:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         torch.manual_seed(options.seed)
         self.model = KeyeTiny(shape).to(self.device)
+        if options.start_from:
+            self.model.load_state_dict(load_folder(options.start_from).state_dict())
         if options.frozen_vision:
             for part in (self.model.visual, self.model.mlp_AR):
                 part.requires_grad_(False)
@@ -214,6 +217,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--atlas", type=Path, help="glyph atlas of the training fonts; by default the bundled one")
     parser.add_argument("--state", default="/tmp/ck", help="folder for the state to resume from")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="begin with the weights of an exported model")
     parser.add_argument("--workers", type=int, default=-1, help="data workers a rank; -1: by cores; 0: in this process")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0, help="stop at this step; 0: by time only")
