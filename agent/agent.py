@@ -77,6 +77,7 @@ class Agent:
         self._clock = clock or SystemClock()
         self._deps = deps
         self._backend: ModelBackend | None = None
+        self._unasked: ModelBackend | None = None  # loaded; what it can do is not known yet
         self._loading = threading.Lock()
         self.runs = Path(runs)
 
@@ -236,7 +237,7 @@ class Agent:
 
     async def close(self) -> None:
         """Free the model, if this agent loaded it; idempotent."""
-        backend, self._backend = self._backend, None
+        backend, self._backend, self._unasked = self._backend or self._unasked, None, None
         if backend is not None and backend is not self._model:
             await backend.close()
 
@@ -288,8 +289,13 @@ class Agent:
 
     def _load(self) -> ModelBackend:
         with self._loading:
-            if self._backend is None:
-                backend = load_model(self._model)
-                backend.capabilities()  # may ask a server: here, off the event loop
-                self._backend = backend
-            return self._backend
+            if self._backend is not None:
+                return self._backend
+            if self._unasked is None:
+                self._unasked = load_model(self._model)
+            backend = self._unasked
+        backend.capabilities()  # may ask a server: here, off the event loop, and many runs at once
+        with self._loading:
+            if self._unasked is backend:
+                self._backend, self._unasked = backend, None
+        return backend

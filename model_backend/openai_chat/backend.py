@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
@@ -82,6 +82,7 @@ class OpenAIChat:
         self._urls = PictureUrls()
         self._asking = threading.Lock()
         self._known: _Model | None = None
+        self._answer: Future[_Model] | None = None
         self._reasoning_field: str | None = None
         self._opens_thinking = False
 
@@ -133,23 +134,33 @@ class OpenAIChat:
         self._urls.clear()
 
     def _model(self) -> _Model:
-        """What is known of the model; asked in a thread of its own, so that a running event loop does not matter."""
+        """What is known of the model; asked in a thread of its own, so that a running event loop does not matter.
+
+        Who comes while it is being asked waits for the same answer, or the same failure: many tasks end as soon as
+        one where no server is. After a failure the next one asks anew.
+        """
         with self._asking:
-            known = self._known
-            if known is None:
-                with ThreadPoolExecutor(1, thread_name_prefix="keyeloop-probe") as thread:
-                    facts = thread.submit(lambda: asyncio.run(self._ask())).result()
-                cost = self._cost or visual_cost(facts.name)
-                capabilities = Capabilities(
-                    model=f"{self._sender.where}#{facts.name}",
-                    context_tokens=facts.context_tokens,
-                    cost=cost,
-                    native_video=False,
-                    tool_images=facts.pictures == "tool",
-                )
-                estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit")
-                self._known = known = _Model(facts, capabilities, estimate)
-            return known
+            if self._known is not None:
+                return self._known
+            if self._answer is None or self._answer.done():
+                thread = ThreadPoolExecutor(1, thread_name_prefix="keyeloop-probe")
+                self._answer = thread.submit(self._meet)
+                thread.shutdown(wait=False)
+            answer = self._answer
+        return answer.result()
+
+    def _meet(self) -> _Model:
+        facts = asyncio.run(self._ask())
+        cost = self._cost or visual_cost(facts.name)
+        capabilities = Capabilities(
+            model=f"{self._sender.where}#{facts.name}",
+            context_tokens=facts.context_tokens,
+            cost=cost,
+            native_video=False,
+            tool_images=facts.pictures == "tool",
+        )
+        self._known = _Model(facts, capabilities, TokenEstimate(cost, pictures_sent=facts.pictures != "omit"))
+        return self._known
 
     async def _ask(self) -> Facts:
         require_requests_allowed(str(self.address))

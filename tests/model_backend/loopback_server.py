@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -87,6 +88,8 @@ class LoopbackServer:
         self.hung_up = threading.Event()
         """A client has closed its connection before the answer was whole."""
         self.port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listening: asyncio.Server | None = None
         self._player = plays if callable(plays) else None
         self._plays = iter(()) if callable(plays) else iter(plays)
         self._models = models
@@ -95,6 +98,21 @@ class LoopbackServer:
     def address(self) -> str:
         """Without a model's name."""
         return f"http://127.0.0.1:{self.port}/v1"
+
+    async def listen(self) -> None:
+        """Take connections at the port."""
+        self._loop = asyncio.get_running_loop()
+        self._listening = await asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=128)
+
+    def refuse(self) -> None:
+        """Listen no more, in the server's own thread: what connects is refused, what is being answered is not cut."""
+        assert self._listening is not None
+        self._listening.close()
+
+    def reopen(self) -> None:
+        """Listen again, from another thread."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.listen(), self._loop).result(PATIENCE_S)
 
     def play(self, request: Received) -> Play:
         """The answer to one request."""
@@ -160,10 +178,14 @@ def loopback(
     loop = asyncio.new_event_loop()
 
     async def main() -> None:
-        async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
-            server.port = listening.sockets[0].getsockname()[1]
+        with socket.socket() as held:  # bound, never listening: nobody else gets the port while this one refuses
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+            server.port = held.getsockname()[1]
+            await server.listen()
             ready.set()
             await over.wait()
+            server.refuse()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
