@@ -291,9 +291,7 @@ class Agent:
         with self._loading:
             if self._backend is not None:
                 return self._backend
-            if self._unasked is None:
-                self._unasked = load_model(self._model)
-            backend = self._unasked
+            backend = self._unasked = self._unasked or load_model(self._model)
         backend.capabilities()  # may ask a server: here, off the event loop, and many runs at once
         with self._loading:
             if self._unasked is backend:

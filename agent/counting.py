@@ -9,7 +9,6 @@ from keyeloop.agent.models import REPLAY, ModelLike, check_model, load_model
 from keyeloop.model_backend.base import Capabilities, Request
 from keyeloop.model_backend.local.counter import LocalCounter
 from keyeloop.model_backend.openai_chat.address import is_address
-from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.runtime.config import Config
 from keyeloop.runtime.content import Usage
 
@@ -35,6 +34,8 @@ def counting_model(model: ModelLike) -> Counting:
         return model
     name = os.fspath(model)
     if is_address(name):
+        from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+
         return OpenAIChat(name, pictures="user", call_form="native", tries=1)
     return load_model(name) if name.startswith(REPLAY) else LocalCounter(name)
 
@@ -43,6 +44,8 @@ def planning_model(config: Config) -> ModelLike:
     """The model that settings name, such that asking for its capabilities tries nothing out at a server."""
     if not is_address(config.model):
         return config.model
+    from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+
     pictures, call_form = config.pictures or "user", config.call_form or "native"
     return OpenAIChat(
         config.model, context_tokens=config.context_tokens, pictures=pictures, call_form=call_form, tries=1

@@ -7,17 +7,16 @@ import math
 import traceback
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from jsonschema.exceptions import SchemaError, best_match
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
+from typing import TYPE_CHECKING, Any
 
 from keyeloop.runtime.content import Part, Text, ToolCall, ToolResult
 from keyeloop.runtime.errors import OperatorError, ToolDefinitionError, ToolError
 from keyeloop.tools.base import Tool, ToolContext
 from keyeloop.tools.results import check_parts
 from keyeloop.tools.toolset import Toolset
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 CANCEL_GRACE_S = 1.0
 """How long an abandoned call may take to clean up before nobody waits for it any more."""
@@ -43,6 +42,8 @@ class Dispatcher:
 
     def problem(self, call: ToolCall) -> str | None:
         """What is wrong with a call before it is made: an unknown tool, arguments that do not fit its schema."""
+        from jsonschema.exceptions import best_match
+
         try:
             self._tools.find(call.name)
         except ToolError as error:
@@ -125,6 +126,9 @@ def clip(text: str, limit: int = QUOTE_CHARS) -> str:
 
 
 def _validator(name: str, schema: Mapping[str, Any]) -> Validator:
+    from jsonschema.exceptions import SchemaError  # a fifth of all imports, and a plan checks no call
+    from jsonschema.validators import validator_for
+
     kind = validator_for(schema)
     try:
         kind.check_schema(schema)

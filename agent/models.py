@@ -13,7 +13,6 @@ from pathlib import Path
 from keyeloop.model_backend.base import ModelBackend
 from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
 from keyeloop.model_backend.openai_chat.address import is_address, parse_address
-from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.model_backend.replay import ReplayBackend
 from keyeloop.runtime.config import Config
 from keyeloop.runtime.errors import ConfigError, InputError, JournalError
@@ -61,6 +60,8 @@ def load_model(model: ModelLike) -> ModelBackend:
         except JournalError as error:
             raise InputError(f"{error}; name another run to replay") from None
     if is_address(name):
+        from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+
         return OpenAIChat(name)
     with needs_local(f"running {name} on this machine"):
         from keyeloop.model_backend.local.engine import LocalBackend
@@ -90,6 +91,8 @@ def configured_model(config: Config) -> ModelLike:
     """The model that settings name; a served one with what they say of its server."""
     if not is_address(config.model):
         return config.model
+    from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+
     return OpenAIChat(
         config.model, context_tokens=config.context_tokens, pictures=config.pictures, call_form=config.call_form
     )
