@@ -123,7 +123,8 @@ class LiveView:
             self._line(f"  {citation_words(citation)}", "cyan" if citation.seen else "yellow")
         self._line(ending_words(event, self._turns), "dim")
         if self.run is not None:
-            self._line(f"kept in {self.run}: keyeloop show {self.run}, and to go on: keyeloop ask {self.run}", "dim")
+            onward = f'to go on: keyeloop ask {self.run} "..."'
+            self._line(f"kept in {self.run}: keyeloop show {self.run}, and {onward}", "dim")
 
     def _line(self, text: str, style: str) -> None:
         self._console.print(Styled(text, style=style), soft_wrap=self._live is None)

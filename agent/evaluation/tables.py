@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
@@ -26,8 +27,8 @@ LINE_CHARS = 160
 def print_evaluation(console: Console, made: Evaluation) -> None:
     """What was right, by kind and by family, what it took, and what was wrong."""
     priced = any(row.cost is not None for row in made.rows)
-    table = Table("answers")
-    columns = "questions|right %|± s.e.|looked right %|tokens in|cached %|tokens out|seconds|calls".split("|")
+    table = Table("answers", box=SIMPLE, padding=0)  # all of it in 80 columns
+    columns = "questions|right\n%|±\ns.e.|looked\nright %|tokens\nin|cached\n%|tokens\nout|seconds|calls".split("|")
     for name in [*columns, *(["cost"] if priced else [])]:
         table.add_column(name, justify="right")
     for name in ("kind", "family"):

@@ -78,12 +78,13 @@ def films(*words: str) -> list[dict[str, Any]]:
 
 
 def test_the_tables_say_what_was_right_and_how_to_open_what_was_not(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # nothing of the table is cut there
     asked = write(place / "set.json", [*films("easy", "hard", "easy"), {**films("x")[0], "id": "j", "kind": "judged"}])
     assert run(asked, "--videos", "films", "--judge", "replay:recorded/one", "--concurrency", 1) == 0
     shown = capsys.readouterr().out.splitlines()
-    cells = {words[1]: words[3::2] for line in shown if (words := line.split())[:1] == ["│"]}
+    cells = {words[0]: words[1:] for line in shown if len(words := line.split()) == 9}
     assert cells["exact"][:3] == ["3", "66.7", "44.4"] and cells["judged"][:2] == ["1", "0.0"]
     assert cells["all"][:2] == ["4", "50.0"]
     out = place / "evals" / "set-replay-recorded-one"
