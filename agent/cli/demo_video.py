@@ -12,11 +12,14 @@ import typer
 def demo_video(
     out: Annotated[Path, typer.Argument(help="The .mp4 file to write; questions go beside it as .json.")],
     seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
+    moments: Annotated[
+        bool, typer.Option("--moments", help="Also ask when texts appear; the keye-tiny that ships has not learned it.")
+    ] = False,
 ) -> int:
     """Render a fresh board video with questions and answers: OUT.mp4 and OUT.json."""
     from keyeloop.tools.demo_video.record import record
 
-    made = record(out, seed)
+    made = record(out, seed, moments=moments)
     print(f"{made.path}: ask it one of the {len(made.questions)} questions in {made.answers_path}, such as")
     for question in made.questions[:1]:
         print(f"  {shlex.join(['keyeloop', 'run', question.text, '--video', str(made.path)])}")

@@ -32,8 +32,9 @@ class VisionLimits:
 KEYE_2_LIMITS = VisionLimits(4, 20480, 64, 256, 184_320)
 """Keye-VL-2.0 as served: stills of 4 to 20,480 tokens, frames of 64 to 256, 184,320 a video."""
 
-KEYE_TINY_LIMITS = VisionLimits(48, 64, 16, 48, 1024)
-"""The embedded model: what it was trained on. A still or a crop is blown up to 48 tokens at least."""
+KEYE_TINY_LIMITS = VisionLimits(48, 64, 48, 48, 720)
+"""The embedded model: what it was trained on. A still or a crop is blown up to 48 tokens at least; a frame of 16:9
+always takes 45, and a clip holds 16 of them."""
 
 
 class KeyeVisualCost:

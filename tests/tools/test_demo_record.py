@@ -11,6 +11,9 @@ import av
 import numpy as np
 import pytest
 
+from keyeloop.agent.evaluation.kinds import score
+from keyeloop.agent.evaluation.question_file import read_questions
+from keyeloop.agent.evaluation.score import Said
 from keyeloop.runtime.errors import InputError
 from keyeloop.tools.demo_video import questions
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
@@ -62,6 +65,19 @@ def test_questions_ask_for_what_is_shown(recording: Recording) -> None:
             assert gone or not shots[0].board or shots[0].sign is None
         if question.family != "not_there":
             assert question.start_s <= min(question.times_s) and max(question.times_s) < question.end_s
+
+
+def test_moments_are_asked_for_on_request_alone(recording: Recording, tmp_path: Path) -> None:
+    assert "when" not in {row["family"] for row in json.loads(recording.answers_path.read_text())}
+    made = record(tmp_path / "board.mp4", seed=11, duration_s=12.0, moments=True)
+    assert [one for one in made.questions if one.family != "when"] == list(recording.questions)
+    asked = [row for row in json.loads(made.answers_path.read_text()) if row["family"] == "when"]
+    assert asked and all(row["tolerance"] == 0.5 and row["question"].startswith("When does ") for row in asked)
+    assert all(row["answer"] == f"{row['start_s']:.1f} s" for row in asked)
+    timed = next(one for one in read_questions([made.answers_path]) if one.family == "when")
+    for off_s, right in ((0.0, True), (0.4, True), (0.6, False)):
+        said = Said(f"{(timed.start_s or 0.0) + off_s:.1f} s [f9 310,200,640,460]")
+        assert score(timed, said).right is right
 
 
 def test_the_same_seed_gives_the_same_file(recording: Recording, tmp_path: Path) -> None:

@@ -91,7 +91,11 @@ def test_squares_of_pixels_shrink_too() -> None:
 
 def test_a_model_s_own_limit_of_a_clip_holds() -> None:
     made = schedule(HOUR, WHOLE, 20_000, TINY, 25)
-    assert made.visual_tokens <= KEYE_TINY_LIMITS.clip_total_tokens and len(made.times_s) >= 60
+    assert made.visual_tokens <= KEYE_TINY_LIMITS.clip_total_tokens
+    for length_s, frames in ((7.0, 14), (10.0, 16), (60.0, 16), (3600.0, 16)):
+        made = schedule(Film(length_s, 25.0, 1280, 720), WHOLE, 20_000, TINY, 25)
+        assert (len(made.times_s), made.each_tokens) == (frames, 45)
+    assert [TINY.clip(1280, 720, count, 10_000) for count in (1, 4, 8)] == [(n, (252, 140, 45)) for n in (1, 4, 8)]
     few = schedule(HOUR, OVERVIEW, 2048, TINY, 25)
     assert (len(few.times_s), few.each_tokens) == (12, 45)
 

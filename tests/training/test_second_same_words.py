@@ -25,7 +25,7 @@ from training.keye_tiny.second.look_up import LookUp
 from training.keye_tiny.second.whole import Whole
 
 ATLAS = GlyphAtlas.bundled()
-WAYS = ("look_up", "unknown", "when", "absent", "overview", "overview sign", "whole", "past")
+WAYS = ("look_up", "unknown", "when", "when late", "absent", "overview", "overview sign", "whole", "whole long", "past")
 MOST_FRAMES = 420
 """Of a video that is encoded here."""
 
@@ -40,13 +40,14 @@ def is_of(way: str, episode: Lesson) -> bool:
         if past or way == "past":
             return past and way == "past"
         sign = "small sign" in episode.question.text and there
-        return episode.watch == way.split()[0] and sign == ("sign" in way)
-    return there == (way == "when") and (not there or episode.question.start_s > 0)
+        long = episode.world.video.duration_s >= 30
+        return episode.watch == way.split()[0] and sign == ("sign" in way) and (long or "long" not in way)
+    return there == way.startswith("when") and (not there or episode.question.start_s > (33 if "late" in way else 0))
 
 
 def short_episode(way: str) -> Lesson:
     """An episode of one way with a video short enough to encode here, and the default system prompt."""
-    family = {"unknown": "look_up", "absent": "when"}.get(way, way if way in SECOND else "whole")
+    family = {"unknown": "look_up", "absent": "when"}.get(way, way.split()[0] if way.split()[0] in SECOND else "whole")
     for seed in range(10_000):
         episode = SECOND[family](random.Random(f"{way} {seed}"), ATLAS, heldout=True)
         video = episode.world.video

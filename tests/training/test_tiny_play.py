@@ -81,14 +81,13 @@ class Numbers:
         return 31
 
 
-def test_episodes_in_lockstep_say_what_they_say_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_episodes_in_lockstep_say_what_they_say_alone() -> None:
     torch.manual_seed(5)
     model = KeyeTiny(SHAPE).eval()
     model.lm_head.weight.data.mul_(20)
-    monkeypatch.setattr("training.keye_tiny.arena.MAX_TURN_TOKENS", 6)
     together = [ToyEpisode(level, level % 2 == 1) for level in range(4)]
     arena = Arena(model, ToySource(), loader(), Numbers(), BUCKETS, rows_at_once=2)
-    arena.play(together, slots=256)
+    arena.play(together, slots=256, turn_tokens=6)
     for level in range(4):
         alone = ToyEpisode(level, level % 2 == 1)
         _play_alone(model, alone)

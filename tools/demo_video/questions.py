@@ -8,7 +8,7 @@ from typing import Literal
 
 from keyeloop.tools.demo_video.timeline import BoardVideo, Shot
 
-Family = Literal["read", "read_small", "compute", "not_there", "named_tool"]
+Family = Literal["read", "read_small", "compute", "not_there", "named_tool", "look_up", "when", "whole"]
 READING: tuple[Family, ...] = ("read", "read_small", "compute")
 
 NUMBER = (

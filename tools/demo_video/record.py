@@ -16,9 +16,13 @@ from keyeloop.tools.demo_video import questions
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from keyeloop.tools.demo_video.paint import paint
 from keyeloop.tools.demo_video.questions import Question
-from keyeloop.tools.demo_video.timeline import BoardVideo, sample_video
+from keyeloop.tools.demo_video.timeline import BoardVideo, Shot, sample_video
 
 TIME_BASE = Fraction(1, 90000)
+WITHIN_S = 0.5
+"""How far the answer to a ``when`` question may be off."""
+LEAST_S = 4.0
+"""Of a shot that a ``when`` question asks for: who looks every 4 s sees it."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,15 @@ class Recording:
     answers_path: Path
 
 
-def record(path: Path, seed: int, *, duration_s: float = 60.0, heldout: bool = False) -> Recording:
+def record(
+    path: Path, seed: int, *, duration_s: float = 60.0, heldout: bool = False, moments: bool = False
+) -> Recording:
     """Render the board video of ``seed`` to ``path`` (H.264, 1280 x 720) and its questions to ``path`` with ``.json``.
 
     The JSON is a list of ``{family, question, answer, start_s, end_s}``; a ``not_there`` answer is ``"not there"``.
-    ``heldout`` takes fonts and backgrounds that keye-tiny was never trained on. Raises InputError when ``path`` is
-    not an ``.mp4`` file or its folder is missing.
+    ``heldout`` takes fonts and backgrounds that keye-tiny was never trained on. ``moments`` adds questions of the
+    family ``when``, with a ``tolerance`` of half a second: the keye-tiny that ships has not learned them. Raises
+    InputError when ``path`` is not an ``.mp4`` file or its folder is missing.
     """
     path = Path(path)
     if path.suffix != ".mp4" or not path.parent.is_dir():
@@ -46,18 +53,21 @@ def record(path: Path, seed: int, *, duration_s: float = 60.0, heldout: bool = F
     video = sample_video(
         rng, atlas, heldout=heldout, duration_s=duration_s, shots=max(3, round(duration_s / 6)), signs=True
     )
-    asked = ask(rng, video)
+    asked = ask(rng, video, moments=moments)
     answers_path = path.with_suffix(".json")
     encode(video, atlas, path)
     rows = [asdict(question) for question in asked]
     wanted = ("family", "question", "answer", "start_s", "end_s")
     lines = [{key: row["text" if key == "question" else key] for key in wanted} for row in rows]
+    for line in lines:
+        if line["family"] == "when":
+            line["tolerance"] = WITHIN_S
     answers_path.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Recording(video, asked, path, answers_path)
 
 
-def ask(rng: random.Random, video: BoardVideo) -> tuple[Question, ...]:
-    """Questions of every family that the video can answer, in order of time."""
+def ask(rng: random.Random, video: BoardVideo, *, moments: bool = False) -> tuple[Question, ...]:
+    """Questions of every family that the video can answer, in order of time; of ``when`` only with ``moments``."""
     found: list[Question] = []
     middles = [(shot, _second_within(shot.start_s, video.end_of(shot))) for shot in video.shots]
     numbers = [(shot, at) for shot, at in middles if shot.kind == "number"]
@@ -70,6 +80,8 @@ def ask(rng: random.Random, video: BoardVideo) -> tuple[Question, ...]:
             found.append(questions.ask_sign(rng, video, shot, at))
     for (_, first_s), (_, second_s) in pairwise(numbers):
         found.append(questions.ask_compute(rng, video, first_s, second_s))
+    if moments:
+        found += [_ask_when(video, shot) for shot in video.shots if _is_found(video, shot)]
     found.append(questions.ask_past_end(rng, video, float(round(video.duration_s + 25))))
     return tuple(sorted((_plain(question) for question in found), key=lambda question: question.start_s))
 
@@ -104,6 +116,18 @@ def _write(video: BoardVideo, atlas: GlyphAtlas, partial: Path, crf: int, preset
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+
+
+def _ask_when(video: BoardVideo, shot: Shot) -> Question:
+    """When a text first appears, in words that take nothing from the draws of the other questions."""
+    text, end_s = f"When does {shot.board} first appear?", video.end_of(shot)
+    return Question("when", text, f"{shot.start_s:.1f} s", shot.start_s, end_s, (shot.start_s,))
+
+
+def _is_found(video: BoardVideo, shot: Shot) -> bool:
+    """Whether a shot's text is shown for 4 s or more, and never else."""
+    others = {text.casefold() for other in video.shots if other is not shot for text in (other.board, other.sign or "")}
+    return bool(shot.board) and shot.board.casefold() not in others and video.end_of(shot) - shot.start_s >= LEAST_S
 
 
 def _plain(question: Question) -> Question:

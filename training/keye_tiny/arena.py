@@ -76,6 +76,7 @@ class Arena:
         selection: Selection = "indexer",
         swaps: Sequence[Any] | None = None,
         slots: int = SLOTS,
+        turn_tokens: int = MAX_TURN_TOKENS,
         seed: int = 0,
     ) -> None:
         """Play all episodes to their end, or to ``MAX_TURNS``.
@@ -90,10 +91,16 @@ class Arena:
         for _ in range(MAX_TURNS):
             if not seats:
                 return
-            seats = self._turn(seats, cache, selection, generator, slots)
+            seats = self._turn(seats, cache, selection, generator, slots, turn_tokens)
 
     def _turn(
-        self, seats: list[_Seat], cache: Cache, selection: Selection, generator: torch.Generator, slots: int
+        self,
+        seats: list[_Seat],
+        cache: Cache,
+        selection: Selection,
+        generator: torch.Generator,
+        slots: int,
+        turn_tokens: int,
     ) -> list[_Seat]:
         feeds = [self._feed(seat) for seat in seats]
         ready = [
@@ -117,7 +124,7 @@ class Arena:
             self._tensor(next_positions),
             torch.cat(logits),
             self._end,
-            MAX_TURN_TOKENS,
+            turn_tokens,
             selection,
             generator,
         )

@@ -42,6 +42,8 @@ from training.keye_tiny.source import open_source
 from training.keye_tiny.supply import Buckets
 from training.keye_tiny.trajectories import FAMILIES, Episode
 
+LONG_SLOTS, LONG_TURN_TOKENS = 2560, 256
+"""Room for the second lesson: its longest runs take 2,300 tokens, its longest turns 170."""
 BOX = re.compile(r"\[(\w+) (\d+),(\d+),(\d+),(\d+)\]")
 
 
@@ -109,10 +111,12 @@ def play(
     torch.set_num_threads(1)
     model = load_model(weights, device, int8=int8)
     atlas = GlyphAtlas.load(atlas_path)
-    supply = second_source.open_source if set(families) & set(SECOND) else open_source
+    second = bool(set(families) & set(SECOND))
+    supply = second_source.open_source if second else open_source
     source, buckets = supply(atlas_path), Buckets(frame_chunk=64, mixed_chunk=16)
     render = blank_render(device) if setting.blank else open_render(atlas_path, device, setting.seed)
-    rows = 128 if device.type == "cuda" else 24
+    rows = (32 if second else 128) if device.type == "cuda" else 24
+    room = {"slots": LONG_SLOTS, "turn_tokens": LONG_TURN_TOKENS} if second else {}
     arena = Arena(model, source, Loader(model.shape, buckets, device, render), tokenizer(), buckets, rows_at_once=rows)
     episodes = [
         open_episode(random.Random(f"{setting.seed} {family} {index}"), family, atlas, heldout=setting.heldout)
@@ -129,7 +133,13 @@ def play(
     for first in range(0, len(episodes), together):
         some = slice(first, first + together)
         began = time.monotonic()
-        arena.play(episodes[some], selection=setting.selection, swaps=swaps[some] if swaps else None, seed=setting.seed)
+        arena.play(
+            episodes[some],
+            selection=setting.selection,
+            swaps=swaps[some] if swaps else None,
+            seed=setting.seed,
+            **room,
+        )
         right = sum(episode.right() for episode in episodes[some])
         done = f"{setting.name}, seed {setting.seed}: {first + len(episodes[some])} of {len(episodes)} played"
         print(f"{done}, {right} of the last {len(episodes[some])} right, {time.monotonic() - began:.0f} s", flush=True)

@@ -25,7 +25,9 @@ TOKENIZER = Path(__file__).parents[2] / "model_backend" / "keye_tiny" / "tokeniz
 BOX = re.compile(r"(?<=[ \[])\d+, ?\d+, ?\d+, ?\d+(?=\])")
 """The four sides of a cited or zoomed box."""
 DECISIONS = re.compile(
-    r"(?<=Look at )[\d.]+|(?<= s and )[\d.]+(?= s\.)|(?<=\d )[-+*](?= -?\d+\))|\A.|(?<=</think>\n\n).", re.S
+    r"(?<=Look at )[\d.]+|(?<= s and )[\d.]+(?= s\.)|(?<=Not at )[\d.]+|(?<= s, at )[\d.]+(?= s\.)"
+    r"|(?<=\d )[-+*](?= -?\d+\))|\A.|(?<=</think>\n\n).",
+    re.S,
 )
 """The moments of a thought, the operator of a one-line sum, and how thought and speech begin: think, call or answer."""
 

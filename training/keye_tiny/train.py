@@ -241,7 +241,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16 on a CPU too")
     parser.add_argument("--warm", action="store_true", help="warm up on a CPU too")
     parser.add_argument(
-        "--second-lesson", action="store_true", help="teach look_up, when and whole too, in rows of up to 1408 tokens"
+        "--second-lesson", action="store_true", help="teach look_up, when and whole too, in rows of up to 2048 tokens"
     )
     return parser.parse_args(arguments)
 

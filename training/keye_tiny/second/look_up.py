@@ -52,7 +52,7 @@ class LookUp(Lesson):
             )
             answer = thing.facts[asked] if known else "not there"
             span = (shot.start_s, video.end_of(shot))
-            return Question("look_up", text, answer, *span, (time_s,)), World(video)  # type: ignore[arg-type]
+            return Question("look_up", text, answer, *span, (time_s,)), World(video)
 
     def opening(self) -> tuple[Part, ...]:
         return (Text(task_text(self.question.text, [self.source])),)

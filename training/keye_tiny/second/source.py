@@ -19,8 +19,8 @@ SHARE = 0.4
 """Part of the trajectories that are of the second lesson."""
 SHARES = (3, 4, 4)
 """How often each of its families is drawn, in the order of ``SECOND``."""
-LONGEST = 1408
-"""Tokens of the longest rows; what is longer is dropped."""
+LENGTHS = (1408, 2048)
+"""Tokens of the rows that the second lesson adds; what is longer than the last is dropped."""
 
 
 class SecondSource(BoardSource):
@@ -46,6 +46,7 @@ def opener(atlas_path: Path) -> Any:
 
 
 def longer(buckets: Buckets) -> Buckets:
-    """The same shapes and one for the long rows, with about as many tokens."""
+    """The same shapes and those of the long rows, each with about as many tokens."""
     length, rows = max(buckets.main)
-    return replace(buckets, main=(*buckets.main, (LONGEST, max(1, round(length * rows / LONGEST)))))
+    added = ((longer, max(1, round(length * rows / longer))) for longer in LENGTHS)
+    return replace(buckets, main=(*buckets.main, *added))

@@ -10,6 +10,8 @@ from keyeloop.tools.demo_video.sampling import sample_scene
 from keyeloop.tools.demo_video.timeline import BoardVideo, Shot
 from keyeloop.tools.demo_video.words import number, word
 
+USUAL_S = 6.0
+"""Mean length of a shot of ``demo-video``."""
 RATES = (5.0, 10.0, 24.0, 25.0, 25.0, 30.0)
 
 
@@ -37,6 +39,13 @@ def draw_cuts(rng: random.Random, duration_s: float, count: int, shortest_s: flo
     shares = sorted(rng.uniform(0, spare) for _ in range(count - 1))
     cuts = [0.0, *(shortest_s * place + share for place, share in enumerate(shares, 1))]
     return [round(cut - 0.049, 1) if cut else 0.0 for cut in cuts]
+
+
+def demo_cuts(rng: random.Random, duration_s: float) -> list[float]:
+    """When shots begin that are cut as ``demo-video`` cuts them: a new one about every 6 s."""
+    count = max(3, round(duration_s / USUAL_S))
+    step = duration_s / count
+    return [0.0] + [round(step * (index + rng.uniform(-0.35, 0.35)), 1) for index in range(1, count)]
 
 
 def draw_text(rng: random.Random, taken: Sequence[str], *, blank: float = 0.12) -> str:

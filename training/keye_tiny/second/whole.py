@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
 from dataclasses import replace
-from functools import lru_cache
 from typing import Literal
 
 from keyeloop.agent.prompt import task_text
@@ -19,7 +19,7 @@ from keyeloop.tools.video.wording import clip_text
 from training.keye_tiny import speech, wordings
 from training.keye_tiny.sample import Shown
 from training.keye_tiny.second.episode import Lesson
-from training.keye_tiny.second.videos import draw_cuts, draw_text, draw_video
+from training.keye_tiny.second.videos import demo_cuts, draw_cuts, draw_text, draw_video
 from training.keye_tiny.trajectories import REWORDED, pick_time, zoom_box
 from training.keye_tiny.world import COST, HEIGHT, NAME, WIDTH, World
 
@@ -28,12 +28,12 @@ BUDGETS_TOKENS = {"whole": 20_000, "overview": 2048}
 TEXT_TOKENS = 24
 """More than the words of one frame take."""
 PACES: dict[str, Pace] = {"whole": WHOLE, "overview": OVERVIEW}
-SHORT = 0.4
-"""Part of the videos that are watched whole, and short; of others a few frames are shown."""
-MOST_FRAMES = 14
-"""Of a short video: more do not fit the rows of training."""
-FITTING_FRAMES = 16
-"""Somewhat smaller ones fit."""
+WATCHED_WHOLE = 0.5
+"""Part of the videos that are watched whole; of others a few frames are shown."""
+SHORT = 0.15
+"""Part of the videos that last 3 to 10 s."""
+AS_DEMO = 0.3
+"""Part of the videos that are cut as ``demo-video`` cuts them; all others have longer shots and last up to 4,000 s."""
 
 
 class Whole(Lesson):
@@ -43,7 +43,7 @@ class Whole(Lesson):
 
     def draw(self) -> tuple[Question, World]:
         while True:
-            self.watch: Literal["whole", "overview"] = "whole" if self.rng.random() < SHORT else "overview"
+            self.watch: Literal["whole", "overview"] = "whole" if self.rng.random() < WATCHED_WHOLE else "overview"
             video = self._video()
             world = World(video)
             question = self._question(video)
@@ -148,16 +148,21 @@ class Whole(Lesson):
     # -- drawing ---------------------------------------------------------------------------------------------------
     def _video(self) -> BoardVideo:
         rng = self.rng
-        if self.watch == "whole" and not any_length():
-            length_s, count = round(rng.uniform(3, MOST_FRAMES / 2), 1), rng.randint(2, 3)
+        share = rng.random()
+        if share < SHORT:
+            length_s = round(rng.uniform(3, 10), 1)
+            cuts = _cuts(rng, length_s, rng.randint(2, 3))
+        elif share < SHORT + AS_DEMO:
+            length_s = 60.0 if rng.random() < 0.5 else float(rng.randint(20, 90))
+            cuts = demo_cuts(rng, length_s)
         else:
-            length_s, count = float(round(10 * 400 ** rng.random())), rng.randint(2, 6)
+            length_s = float(round(10 * 400 ** rng.random()))
+            cuts = _cuts(rng, length_s, rng.randint(2, 6))
         boards: list[str] = []
-        for _ in range(count):
+        for _ in cuts:
             boards.append(draw_text(rng, boards))
         signed = rng.random() < 0.4
-        signs = [draw_text(rng, boards, blank=0.0) if signed and rng.random() < 0.85 else None for _ in range(count)]
-        cuts = draw_cuts(rng, length_s, count, 0.6 * length_s / count)
+        signs = [draw_text(rng, boards, blank=0.0) if signed and rng.random() < 0.85 else None for _ in cuts]
         shots = [Shot(*each) for each in zip(cuts, boards, signs, strict=True)]
         return draw_video(rng, self.atlas, shots, length_s, heldout=self.heldout, difficulty=self.difficulty)
 
@@ -180,7 +185,7 @@ class Whole(Lesson):
         if not self.heldout and rng.random() < REWORDED:
             said = [questions.say_time(rng, moment_s) for moment_s in asked.times_s]
             asked = replace(asked, text=wordings.reword(rng, asked, said))
-        return replace(asked, family="whole")  # type: ignore[arg-type]
+        return replace(asked, family="whole")
 
 
 def plan(video: BoardVideo, watch: str) -> Schedule:
@@ -189,11 +194,8 @@ def plan(video: BoardVideo, watch: str) -> Schedule:
     return schedule(film, PACES[watch], BUDGETS_TOKENS[watch], COST, TEXT_TOKENS)
 
 
-@lru_cache(maxsize=1)
-def any_length() -> bool:
-    """Whether videos of any length, watched whole, fit the rows of training: where a clip's tokens are limited so."""
-    film = Film(600.0, 25.0, WIDTH, HEIGHT)
-    return len(schedule(film, WHOLE, BUDGETS_TOKENS["whole"], COST, TEXT_TOKENS).times_s) <= FITTING_FRAMES
+def _cuts(rng: random.Random, length_s: float, count: int) -> list[float]:
+    return draw_cuts(rng, length_s, count, 0.6 * length_s / count)
 
 
 def show(world: World, schedule: Schedule) -> Video:
