@@ -47,8 +47,8 @@ def print_evaluation(console: Console, made: Evaluation) -> None:
 def print_comparison(console: Console, made: Comparison, first: Path, second: Path) -> None:
     """The second of two evaluations against the first: paired differences, and the questions that changed."""
     console.print(f"A: {first}\nB: {second}", soft_wrap=True, markup=False, highlight=False)
-    table = Table("answers")
-    for name in ("questions", "A right %", "B right %", "B - A", "± s.e.", "better", "worse", "tIoU B - A"):
+    table = Table("answers", box=SIMPLE, padding=0)
+    for name in ("questions", "A\nright %", "B\nright %", "B - A", "± s.e.", "better", "worse", "tIoU B - A"):
         table.add_column(name, justify="right")
     for groups in (made.kinds, made.families):
         for name, one in groups.items():
