@@ -94,7 +94,8 @@ def gpu() -> Check:
     """A CUDA device, as the driver tells it."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return Check("gpu", "off", "no NVIDIA driver; keye-tiny runs on the CPU", "Keye-VL-2.0 needs a GPU of 80 GB")
+        cure = "a larger model: name a server, --model http://host:port/v1; Keye-VL-2.0 here needs a GPU of 80 GB"
+        return Check("gpu", "off", "no NVIDIA driver; keye-tiny runs on the CPU", cure)
     asked = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")
