@@ -100,7 +100,7 @@ def read_tasks(path: Path) -> list[FileTask]:
             wrong.append(f"id {name!r} is that of line {named[name]} too: give each task its own")
         named.setdefault(name, number)
         problems += [f"{path}:{number}: {each}" for each in wrong]
-        found.append(FileTask(_task(line, name, path.parent), asked))
+        found.append(FileTask(task_of(line, (line.task or line.question or "").strip(), name, path.parent), asked))
     if problems:
         raise BadLines(path, problems)
     if not found:
@@ -110,9 +110,10 @@ def read_tasks(path: Path) -> list[FileTask]:
     return found
 
 
-def _task(line: TaskLine, name: str, folder: Path) -> Task:
+def task_of(line: TaskLine, words: str, name: str, folder: Path) -> Task:
+    """The task of a line, asked in ``words``; paths are taken from ``folder``."""
     return Task(
-        (line.task or line.question or "").strip(),
+        words,
         video=None if line.video is None else folder / line.video,
         videos=tuple(folder / video for video in line.videos),
         images=tuple(folder / image for image in line.images),

@@ -19,6 +19,7 @@ from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.runtime.errors import InputError, SandboxError, UsageError
 from keyeloop.sandbox.protocol import Sandbox
 from keyeloop.sandbox.session import WorkerSandbox
+from keyeloop.sandbox.spec import WORK
 from keyeloop.testing import (
     Display,
     ExecError,
@@ -154,7 +155,7 @@ def test_the_fake_keeps_the_protocol() -> None:
         with pytest.raises(SandboxError, match="has 2 results; execution 3 has none"):
             sandbox.exec("c")
         sandbox.put("in.txt", b"1234")
-        assert sandbox.get("/work/in.txt") == sandbox.get("in.txt", max_bytes=4) == b"1234"
+        assert sandbox.get(f"{WORK}/in.txt") == sandbox.get("in.txt", max_bytes=4) == b"1234"
         for path in ("/out/x", "../x", ""):
             with pytest.raises(InputError):
                 sandbox.put(path, b"")

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from keyeloop.agent.batch import Task
 from keyeloop.agent.evaluation.kinds import kind_of, problems, words_to_ask
 from keyeloop.agent.evaluation.number import Tolerance
 from keyeloop.agent.evaluation.question import Question, QuestionLine
-from keyeloop.agent.task_file import BadLines, line_problem, made_id, missing_inputs
+from keyeloop.agent.task_file import BadLines, line_problem, made_id, missing_inputs, task_of
 from keyeloop.runtime.errors import InputError
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
@@ -108,15 +107,7 @@ class _Reader:
 
 
 def _question(line: QuestionLine, name: str, folder: Path, asked: dict[str, object], group: str) -> Question:
-    task = Task(
-        words_to_ask(line),
-        video=None if line.video is None else folder / line.video,
-        videos=tuple(folder / video for video in line.videos),
-        images=tuple(folder / image for image in line.images),
-        documents=None if line.documents is None else folder / line.documents,
-        watch=line.watch,
-        id=name,
-    )
+    task = task_of(line, words_to_ask(line), name, folder)
     return Question(
         id=name,
         kind=kind_of(line),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from keyeloop.agent.cli import main
 from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.scripted import ScriptedBackend, Spoken
 from keyeloop.runtime.errors import BackendError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def answer(request: Request) -> Spoken:
@@ -28,6 +31,17 @@ async def answer(request: Request) -> Spoken:
     if "slow" in question:
         await asyncio.sleep(float(os.environ.get("NAP", "0")))
     return f"you asked {question.split()[-1]}"
+
+
+def start(command: str, *arguments: object, nap_s: float) -> subprocess.Popen[str]:
+    """``keyeloop COMMAND ARGUMENTS`` in a process of its own, with this module's model behind it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.agent.batch_program", command, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "NAP": str(nap_s)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 if __name__ == "__main__":

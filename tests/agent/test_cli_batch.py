@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,7 +24,7 @@ from keyeloop.agent.task_file import read_tasks
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.trajectory import Trajectory
-from tests.agent.batch_program import answer
+from tests.agent.batch_program import answer, start
 from tests.tools.moving_pictures import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,17 +192,6 @@ def test_a_terminal_sees_a_bar_and_what_is_untrusted_cannot_steer_it() -> None:
     assert re.search(r"all +│ +1 │ +1,234 │ +0 │ +5 │ +0\.2 │ +0\.25 │", shown)
 
 
-def start(*arguments: object, nap_s: float) -> subprocess.Popen[str]:
-    """The same command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.agent.batch_program", "batch", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "NAP": str(nap_s)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def wait_for_results(process: subprocess.Popen[str], out: Path, count: int) -> None:
     """Until so many results are written, while ``slow`` tasks hang."""
     until_s = time.monotonic() + 30
@@ -216,7 +203,7 @@ def wait_for_results(process: subprocess.Popen[str], out: Path, count: int) -> N
 def test_kill_9_and_again_finishes_the_rest_and_none_twice(place: Path) -> None:
     lines = [{"id": f"t{n}", "task": f"{'slow' if n % 5 == 4 else 'quick'} n{n}"} for n in range(20)]
     tasks, out = write_lines(place / "tasks.jsonl", *lines), place / "tasks.results.jsonl"
-    process = start(tasks, "--concurrency", 4, nap_s=600)
+    process = start("batch", tasks, "--concurrency", 4, nap_s=600)
     wait_for_results(process, out, 16)
     while len(Path("asked").read_text().split()) < 20:
         time.sleep(0.01)
@@ -240,7 +227,7 @@ def test_kill_9_and_again_finishes_the_rest_and_none_twice(place: Path) -> None:
 def test_ctrl_c_closes_the_runs_and_says_how_to_go_on(place: Path) -> None:
     tasks = write_lines(place / "tasks.jsonl", {"task": "quick one"}, {"task": "slow two"}, {"task": "slow three"})
     out = place / "tasks.results.jsonl"
-    process = start(tasks, "--concurrency", 3, nap_s=600)
+    process = start("batch", tasks, "--concurrency", 3, nap_s=600)
     wait_for_results(process, out, 1)
     while len(Path("asked").read_text().split()) < 3:
         time.sleep(0.01)

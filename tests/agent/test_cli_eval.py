@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,6 +22,7 @@ from keyeloop.model_backend.scripted import ScriptedBackend, Spoken
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.trajectory import Trajectory
 from tests.agent.batch_program import answer as recorded
+from tests.agent.batch_program import start
 from tests.tools.moving_pictures import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,17 +155,6 @@ def test_a_failed_run_is_a_wrong_answer_and_the_exit_tells(
     assert "runs: 2 answered" in capsys.readouterr().out
 
 
-def start(*arguments: object, nap_s: float) -> subprocess.Popen[str]:
-    """The same command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.agent.batch_program", "eval", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "NAP": str(nap_s)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_after_a_kill_the_same_command_asks_only_what_is_left(
     place: Path, ending: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -178,7 +165,7 @@ def test_after_a_kill_the_same_command_asks_only_what_is_left(
         for number, word in enumerate(words)
     ]
     asked, answers = write(place / "set.json", rows), place / "ev" / "answers.jsonl"
-    process = start(asked, "--out", "ev", "--epochs", 2, "--concurrency", 3, nap_s=600)
+    process = start("eval", asked, "--out", "ev", "--epochs", 2, "--concurrency", 3, nap_s=600)
     until_s = time.monotonic() + 60
     while not answers.exists() or answers.read_bytes().count(b"\n") < 4:
         assert process.poll() is None and time.monotonic() < until_s, process.communicate()

@@ -13,6 +13,7 @@ from keyeloop.sandbox import Limits, SandboxSpec
 from keyeloop.sandbox.artifacts import mime_of
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.replies import safe_path
+from keyeloop.sandbox.spec import WORK
 from tests.sandbox.conftest import QUICK
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("shared")]
@@ -42,7 +43,7 @@ def test_new_and_changed_files_are_reported_with_their_content() -> None:
 def test_only_plain_files_are_taken() -> None:
     code = (
         "import os, socket\n"
-        "open('/work/outside', 'w').write('secret')\n"
+        f"open('{WORK}/outside', 'w').write('secret')\n"
         "os.chdir('/out')\n"
         "os.symlink('/etc/passwd', 'link'); os.symlink('/work', 'folder')\n"
         "try: os.mkfifo('fifo')\n"

@@ -14,6 +14,7 @@ import pytest
 from keyeloop.runtime.errors import ConfigError, InputError, SandboxError
 from keyeloop.sandbox import Limits, Mount, SandboxSpec, exec_async, open_sandbox, open_sandbox_async
 from keyeloop.sandbox.bubblewrap import Bubblewrap
+from keyeloop.sandbox.spec import WORK
 from tests.sandbox.conftest import QUICK
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("shared")]
@@ -176,13 +177,13 @@ def test_files_go_in_and_out_through_the_pipe(shared: Bubblewrap, tmp_path: Path
     shared.put("empty", b"")
     assert value(shared, "open('data/small.txt').read()") == "'hello'"
     assert (
-        shared.get("big.bin") == big and shared.get("/work/data/small.txt") == b"hello" and shared.get("empty") == b""
+        shared.get("big.bin") == big and shared.get(f"{WORK}/data/small.txt") == b"hello" and shared.get("empty") == b""
     )
     with pytest.raises(InputError, match="more than 1000"):
         shared.get("big.bin", max_bytes=1000)
     with pytest.raises(InputError, match="No such file"):
         shared.get("absent")
-    for path in ("../escape", "/etc/new", "", "a\0b", "/work/../etc/new"):
+    for path in ("../escape", "/etc/new", "", "a\0b", f"{WORK}/../etc/new"):
         with pytest.raises(InputError):
             shared.put(path, b"x")
     assert shared.exec("1").status == "ok"
@@ -209,7 +210,7 @@ def test_mounts_are_read_only_and_plain(tmp_path: Path) -> None:
     assert (tmp_path / "clip.txt").read_text() == "frames"
     for source, target in (
         (tmp_path / "link", "x"), (tmp_path / "absent", "x"), (Path("clip.txt"), "x"), (Path("/"), "x"),
-        (Path("/etc/hostname"), "x"), (tmp_path / "clip.txt", "../x"), (tmp_path / "clip.txt", "/work/x"),
+        (Path("/etc/hostname"), "x"), (tmp_path / "clip.txt", "../x"), (tmp_path / "clip.txt", f"{WORK}/x"),
         (tmp_path / "clip.txt", "/in"),
     ):  # fmt: skip
         with pytest.raises(InputError):

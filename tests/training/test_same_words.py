@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 from keyeloop.agent.agent import Agent
-from keyeloop.model_backend.base import Reply
 from keyeloop.model_backend.keye.cost import KEYE_TINY_LIMITS, KeyeVisualCost
-from keyeloop.model_backend.keye.template import Picture, render
 from keyeloop.model_backend.scripted import ScriptedBackend
-from keyeloop.model_backend.toolcalls import parse_reply
-from keyeloop.runtime.content import Message, Text, ToolCall, ToolSpec, Usage
 from keyeloop.sandbox import availability
 from keyeloop.tools import ClipVideo, Python, Zoom
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from keyeloop.tools.demo_video.record import encode
 from keyeloop.tools.search.tool import web_search
+from tests.training.said import spoken, written
 from training.keye_tiny.builtin import builtin_specs
 from training.keye_tiny.real_runs import real_tools
 from training.keye_tiny.trajectories import FAMILIES, Episode
@@ -32,22 +29,6 @@ def short_episode(family: str, atlas: GlyphAtlas) -> Episode:
         if episode.world.video.duration_s <= 30 and episode.world.video.fps <= 10:
             return episode
     raise AssertionError("no short video drawn")
-
-
-def spoken(raw: str) -> Reply:
-    parsed = parse_reply(raw)
-    calls = tuple(ToolCall(f"t{n}", call.name, call.arguments) for n, call in enumerate(parsed.calls))
-    message = Message("assistant", (Text(parsed.text),), parsed.reasoning, calls, raw=raw)
-    return Reply(message, Usage(), "tool_calls" if calls else "stop")
-
-
-def written(messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]) -> list[object]:
-    """A rendered request: its text, and in the place of a picture its size."""
-    pieces: list[object] = []
-    for chunk in render(messages, tools):
-        media = chunk.image.media if isinstance(chunk, Picture) else None
-        pieces.append((chunk.pad, media.width, media.height) if isinstance(chunk, Picture) and media else chunk)
-    return pieces
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,15 +9,12 @@ from typing import Any
 import pytest
 
 from keyeloop.agent.agent import Agent
-from keyeloop.model_backend.base import Reply
 from keyeloop.model_backend.keye.cost import KEYE_TINY_LIMITS, KeyeVisualCost
-from keyeloop.model_backend.keye.template import Picture, render
 from keyeloop.model_backend.scripted import ScriptedBackend
-from keyeloop.model_backend.toolcalls import parse_reply
-from keyeloop.runtime.content import Message, Text, ToolCall, ToolSpec, Usage
 from keyeloop.tools.demo_video.corpus import bundled_documents
 from keyeloop.tools.demo_video.glyphs import GlyphAtlas
 from keyeloop.tools.demo_video.record import encode
+from tests.training.said import spoken, written
 from training.keye_tiny.real_runs import real_tools
 from training.keye_tiny.second.episode import Lesson
 from training.keye_tiny.second.lesson import SECOND
@@ -54,22 +51,6 @@ def short_episode(way: str) -> Lesson:
         if is_of(way, episode) and video.duration_s * video.fps <= MOST_FRAMES:
             return episode
     raise AssertionError(f"no short video for {way}")
-
-
-def spoken(raw: str) -> Reply:
-    parsed = parse_reply(raw)
-    calls = tuple(ToolCall(f"t{n}", call.name, call.arguments) for n, call in enumerate(parsed.calls))
-    message = Message("assistant", (Text(parsed.text),), parsed.reasoning, calls, raw=raw)
-    return Reply(message, Usage(), "tool_calls" if calls else "stop")
-
-
-def written(messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]) -> list[object]:
-    """A rendered request: its text, and in the place of a picture its size."""
-    pieces: list[object] = []
-    for chunk in render(messages, tools):
-        media = chunk.image.media if isinstance(chunk, Picture) else None
-        pieces.append((chunk.pad, media.width, media.height) if isinstance(chunk, Picture) and media else chunk)
-    return pieces
 
 
 @pytest.mark.parametrize("way", WAYS)
