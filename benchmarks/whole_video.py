@@ -2,14 +2,15 @@
 
 Renders a 720p board video of a minute, repeats its packets sixty times for the hour (no second encoding), plans it in a
 fresh process, and runs ``Agent.run(watch="whole")`` with a scripted model of Keye's arithmetic and 256K context. Beside
-it the ffmpeg command and decord take the same frames, where they are installed. Times are checked against the packets.
-Run ``nice -n 19 python benchmarks/whole_video.py`` from the repository; writes ``benchmarks/results/whole_video.json``.
+it the ffmpeg command and decord, one thread each, take the same frames at the same size and throw them away; a row says
+why where one of them is missing. Times are checked against the packets.
+
+Run ``python benchmarks/whole_video.py`` from the repository; writes ``benchmarks/results/whole_video.json``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -58,9 +59,8 @@ DECORD = """
 import json, sys
 import decord
 reader = decord.VideoReader(sys.argv[1], width=int(sys.argv[3]), height=int(sys.argv[4]), num_threads=1)
-for index in json.loads(sys.argv[2]):
-    reader[index].asnumpy()
-print("{}")
+size = int(sys.argv[4]), int(sys.argv[3]), 3
+print(sum(reader[index].asnumpy().shape == size for index in json.loads(sys.argv[2])))
 """
 
 
@@ -121,7 +121,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--video", type=Path, help="an hour of your own instead of the rendered one")
-    given = options.parse_args()
+    given, load_before = options.parse_args(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
@@ -136,7 +136,8 @@ def main() -> int:
         video = plan["videos"][0]
         every = packet_times_s(hour)
         indices = [bisect_right(every, time_s + 1e-6) - 1 for time_s in video["times_s"]]
-        rows = {"plan": planning, "keyeloop": watching, **others(hour, indices, video, env)}
+        rows = {"plan": planning, "keyeloop": {**watching, "frames": len(real["times_s"])},
+                "ffmpeg": by_ffmpeg(hour, indices, video), "decord": by_decord(hour, indices, video, env)}  # fmt: skip
         exact = [round(every[index], 6) for index in indices] == [round(one, 6) for one in real["times_s"]]
         size_bytes = hour.stat().st_size
     checks = {
@@ -153,7 +154,7 @@ def main() -> int:
                   "size": [video["width"], video["height"]], "stored_bytes": real["stored_bytes"]},
         "tokens": {"planned": plan["input_tokens"], "real": real["input_tokens"], "visual": real["visual_tokens"]},
         "seed": given.seed,
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "load_before": round(load_before, 2)},
         "versions": {"python": platform.python_version(), "av": av.__version__, "opencv": cv2.__version__},
         "date": datetime.now(UTC).date().isoformat(),
     }  # fmt: skip
@@ -162,29 +163,46 @@ def main() -> int:
     for who, row in rows.items():
         told = row if isinstance(row, str) else "{cpu_s:8.2f} CPU-s  {wall_s:8.2f} s  {peak_mb:5} MB".format(**row)
         print(f"{who:9} {told}")
-    print(f"tokens    {plan['input_tokens']:,} planned, {real['input_tokens']:,} real; load {os.getloadavg()[0]:.1f}")
+    print(f"tokens    {plan['input_tokens']:,} planned, {real['input_tokens']:,} real; load {load_before:.1f} before")
     for check, held in checks.items():
         print(f"{'yes' if held else 'NO':9} {check.replace('_', ' ')}")
     return 0 if all(checks.values()) else 1
 
 
-def others(hour: Path, indices: list[int], video: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
-    """The same frames by the ffmpeg command (one pass, one thread) and by decord, where they are installed."""
-    rows: dict[str, Any] = {"ffmpeg": "not installed", "decord": "not installed"}
-    width, height, ffmpeg = video["width"], video["height"], shutil.which("ffmpeg")
-    if ffmpeg is not None:
-        script = hour.parent / "select.txt"
-        chosen = "+".join(f"eq(n\\,{index})" for index in indices)
-        script.write_text(f"select={chosen},scale={width}:{height}:flags=area")
-        command = [ffmpeg, "-v", "error", "-threads", "1", "-i", str(hour), "-filter_script:v", str(script)]
-        rows["ffmpeg"] = measure([*command, "-vsync", "0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-y", os.devnull])
-    if importlib.util.find_spec("decord") is not None:
-        wanted = [str(hour), json.dumps(indices), str(width), str(height)]
-        rows["decord"] = measure([sys.executable, "-c", DECORD, *wanted], env)
-    for row in rows.values():
-        if isinstance(row, dict):
-            row.pop("output")
-    return rows
+def by_ffmpeg(hour: Path, indices: list[int], video: dict[str, Any]) -> dict[str, Any] | str:
+    """The frames of these numbers by the ffmpeg command in one pass, or why it took none."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        return "skipped: no ffmpeg command (apt-get install ffmpeg)"
+    script, progress = hour.parent / "select.txt", hour.parent / "progress.txt"
+    script.write_text(f"select={_among(indices)},scale={video['width']}:{video['height']}:flags=area")
+    command = [ffmpeg, "-v", "error", "-threads", "1", "-i", str(hour), "-filter_script:v", str(script), "-vsync", "0"]
+    command += ["-progress", str(progress), "-f", "rawvideo", "-pix_fmt", "rgb24", "-y", os.devnull]
+    row = measure(command)
+    del row["output"]
+    told = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, check=True).stdout
+    frames = [int(line.removeprefix("frame=")) for line in progress.read_text().split() if line.startswith("frame=")]
+    return {**row, "frames": frames[-1], "version": told.split()[2]}
+
+
+def by_decord(hour: Path, indices: list[int], video: dict[str, Any], env: dict[str, str]) -> dict[str, Any] | str:
+    """The frames of these numbers by decord, each sought by its number, or why it took none."""
+    asked = [sys.executable, "-c", "import decord; print(decord.__version__)"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if version.returncode:
+        return f"skipped: {version.stderr.strip().splitlines()[-1]} (pip install decord)"
+    wanted = [str(hour), json.dumps(indices), str(video["width"]), str(video["height"])]
+    row = measure([sys.executable, "-c", DECORD, *wanted], env)
+    row["frames"] = int(row.pop("output"))
+    return {**row, "version": version.stdout.strip()}
+
+
+def _among(indices: list[int]) -> str:
+    """ffmpeg's expression for whether frame ``n`` is one of ``indices``: a search tree, which costs little."""
+    if len(indices) == 1:
+        return f"eq(n\\,{indices[0]})"
+    middle = len(indices) // 2
+    return f"if(lt(n\\,{indices[middle]})\\,{_among(indices[:middle])}\\,{_among(indices[middle:])})"
 
 
 if __name__ == "__main__":
