@@ -1,0 +1,98 @@
+"""The four operations of sparse attention over paged memory; this module chooses who computes them.
+
+CUDA tensors go to Triton, all others to the torch reference. ``kernels="reference"``, or ``KEYE_KERNELS=reference`` in
+the environment, takes the reference anywhere; ``triton`` on CPU tensors needs Triton's interpreter.
+
+Memory is addressed by slots: ``slot_table`` [requests, width] int32 holds in row ``r`` the slots of request ``r``'s
+tokens, in order. Queries are flattened over requests: ``query_row`` [T] int32 names the row of ``slot_table``,
+``query_position`` [T] int32 the place of the token, which sees places 0 to its own. A position of -1 is padding: it
+selects nothing and attends to nothing. Shapes alone decide what is launched and nothing waits for the device (but for
+the reference outside CUDA graphs), so that the Triton side can be captured; memory is bounded by chunking queries.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from keyeloop.model_backend.keye.indexer import IndexerMode
+from keyeloop.model_backend.kernels import reference
+from keyeloop.model_backend.kernels.index_keys import IndexKeys
+from keyeloop.runtime.errors import ConfigError
+
+Kernels = Literal["auto", "reference", "triton"]
+ENVIRONMENT = "KEYE_KERNELS"
+
+
+def choose(device: torch.device, kernels: Kernels = "auto") -> Literal["reference", "triton"]:
+    """Who computes on ``device``: the argument, else the environment, else by device."""
+    wanted = kernels if kernels != "auto" else os.environ.get(ENVIRONMENT, "auto")
+    if wanted not in ("auto", "reference", "triton"):
+        raise ConfigError(f"{ENVIRONMENT}={wanted}: unknown; one of auto, reference, triton")
+    if wanted == "auto":
+        return "triton" if device.type == "cuda" else "reference"
+    return "reference" if wanted == "reference" else "triton"
+
+
+def store_index_keys(index_k: IndexKeys, keys: Tensor, slots: Tensor, *, kernels: Kernels = "auto") -> None:
+    """Keep index keys [T, D], normalised and rotated, under ``slots`` [T] of any integer type.
+
+    Mode ``fp8`` (known from ``index_k``) spreads them with a Hadamard transform and rounds them to e4m3, as shipped.
+    """
+    reference.store_index_keys(index_k, keys, slots)
+
+
+def index_queries(
+    heads: Tensor, gates: Tensor, mode: IndexerMode, *, kernels: Kernels = "auto"
+) -> tuple[Tensor, Tensor]:
+    """``index_q`` and ``index_weight`` of normalised, rotated queries [T, H, D] and gates [T, H] (``D**-0.5`` included).
+
+    Mode ``exact`` passes them on, gates in float32; mode ``fp8`` returns e4m3 queries and gates times their scales.
+    """
+    if mode == "exact":
+        return heads, gates.to(torch.promote_types(gates.dtype, torch.float32))
+    return reference.round_queries(heads, gates)
+
+
+def select(
+    index_q: Tensor,
+    index_weight: Tensor,
+    index_k: IndexKeys,
+    slot_table: Tensor,
+    query_row: Tensor,
+    query_position: Tensor,
+    topk: int,
+    *,
+    max_tokens: int | None = None,
+    kernels: Kernels = "auto",
+) -> Tensor:
+    """Places that each query attends to: [T, topk] int32, ascending, padded with -1. Exact and deterministic.
+
+    Score of place s: ``sum_h index_weight[t, h] * relu(index_q[t, h] . key[s])`` (times the key's scale) in float32,
+    for ``index_q`` [T, H, D] and ``index_weight`` [T, H] of :func:`index_queries`. Ties go to the lowest place; a query
+    that sees at most ``topk`` places takes them all. ``max_tokens`` is a bound on ``query_position + 1`` that the host
+    knows; it saves memory and launches where the table is much wider.
+    """
+    return reference.select(index_q, index_weight, index_k, slot_table, query_row, query_position, topk)
+
+
+def sparse_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_table: Tensor,
+    query_row: Tensor,
+    positions: Tensor,
+    scale: float,
+    *,
+    kernels: Kernels = "auto",
+) -> Tensor:
+    """Softmax attention of ``q`` [T, heads, D] over each query's own ``positions`` [T, n] (-1 for none): [T, heads, D].
+
+    ``k_cache`` and ``v_cache`` are [slots, kv_heads, D]; one set serves all heads of a query. ``scale`` is usually
+    ``D**-0.5``. A query without positions gets zeros.
+    """
+    return reference.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
