@@ -18,9 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from keyeloop.model_backend.keye.indexer import IndexerMode
 from keyeloop.model_backend.kernels import reference
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
+from keyeloop.model_backend.keye.indexer import IndexerMode
 from keyeloop.runtime.errors import ConfigError
 
 Kernels = Literal["auto", "reference", "triton"]
@@ -48,7 +48,7 @@ def store_index_keys(index_k: IndexKeys, keys: Tensor, slots: Tensor, *, kernels
 def index_queries(
     heads: Tensor, gates: Tensor, mode: IndexerMode, *, kernels: Kernels = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """``index_q`` and ``index_weight`` of normalised, rotated queries [T, H, D] and gates [T, H] (``D**-0.5`` included).
+    """``index_q`` and ``index_weight`` of normalised, rotated queries [T, H, D] and gates [T, H] times ``D**-0.5``.
 
     Mode ``exact`` passes them on, gates in float32; mode ``fp8`` returns e4m3 queries and gates times their scales.
     """

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.keye.indexer import IndexQueries, score, score_bytes
 from keyeloop.model_backend.keye.quantise import hadamard, quantise
 from keyeloop.model_backend.keye.sparse import rows_at_once
-from keyeloop.model_backend.kernels.index_keys import IndexKeys
 
 QUERIES_AT_ONCE = 512
 
@@ -54,8 +54,8 @@ def select(
         step = rows_at_once(width * dim * 8, QUERIES_AT_ONCE, index_q.device)
         for first in range(0, index_q.shape[0], step):
             chunk = slice(first, first + step)
-            keys = _keys(index_k, slot_table[query_row[chunk].long()], exact)
-            dots = torch.einsum("thd,tsd->ths", queries.heads[chunk], keys).relu_()
+            each = _keys(index_k, slot_table[query_row[chunk].long()], exact)
+            dots = torch.einsum("thd,tsd->ths", queries.heads[chunk], each).relu_()
             scores = torch.bmm(queries.gates[chunk].unsqueeze(1), dots).squeeze(1)
             pieces.append(top_positions(scores, query_position[chunk] + 1, topk))
     else:
