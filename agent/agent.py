@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from keyeloop.agent import batch
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
+from keyeloop.agent.batch import many
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.counting import Counting, counting_model
 from keyeloop.agent.dispatch import check_schemas
@@ -219,7 +219,7 @@ class Agent:
         finally:
             past.close()
 
-    async def run_many(self, tasks: Iterable[batch.Task | str], concurrency: int = 8) -> list[batch.TaskOutcome]:
+    async def run_many(self, tasks: Iterable[many.Task | str], concurrency: int = 8) -> list[many.TaskOutcome]:
         """Run many tasks, at most ``concurrency`` at a time; their outcomes in the order of the tasks.
 
         A task that fails is an outcome with its reason and does not disturb the others. A model that answers one
@@ -227,13 +227,13 @@ class Agent:
         interrupted. Raises InputError and ConfigError, before anything runs, for what are no tasks and for a
         concurrency below 1.
         """
-        return await batch.run_many(lambda _: self, tasks, concurrency)
+        return await many.run_many(lambda _: self, tasks, concurrency)
 
     def stream_many(
-        self, tasks: Iterable[batch.Task | str], concurrency: int = 8
-    ) -> AsyncGenerator[batch.TaskOutcome, None]:
+        self, tasks: Iterable[many.Task | str], concurrency: int = 8
+    ) -> AsyncGenerator[many.TaskOutcome, None]:
         """As :meth:`run_many`, yielding each outcome as it comes. Closing the iterator ends the open runs."""
-        return batch.stream_many(lambda _: self, tasks, concurrency)
+        return many.stream_many(lambda _: self, tasks, concurrency)
 
     async def close(self) -> None:
         """Free the model, if this agent loaded it; idempotent."""

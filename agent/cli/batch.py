@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from keyeloop.agent.agent import Agent
-    from keyeloop.agent.batch import Task
-    from keyeloop.agent.batch_view import BatchView
-    from keyeloop.agent.result_file import ResultFile
-    from keyeloop.agent.task_file import FileTask
+    from keyeloop.agent.batch.many import Task
+    from keyeloop.agent.batch.result_file import ResultFile
+    from keyeloop.agent.batch.task_file import FileTask
+    from keyeloop.agent.batch.view import BatchView
     from keyeloop.model_backend.base import ModelBackend
     from keyeloop.runtime.config import Config
     from keyeloop.tools.base import Tool
@@ -51,10 +51,10 @@ def batch(
     """
     from rich.console import Console
 
-    from keyeloop.agent.batch_view import BatchView, print_totals
+    from keyeloop.agent.batch.result_file import FAILED, ResultFile
+    from keyeloop.agent.batch.task_file import BadLines, read_tasks
+    from keyeloop.agent.batch.view import BatchView, print_totals
     from keyeloop.agent.models import check_model
-    from keyeloop.agent.result_file import FAILED, ResultFile
-    from keyeloop.agent.task_file import BadLines, read_tasks
     from keyeloop.agent.user_tools import load_tool
     from keyeloop.runtime.config import load_config
 
@@ -117,7 +117,7 @@ async def _play(
     from contextlib import aclosing
     from dataclasses import replace
 
-    from keyeloop.agent.batch import stream_many
+    from keyeloop.agent.batch.many import stream_many
     from keyeloop.agent.models import configured_model, load_model
 
     workers = ThreadPoolExecutor(max(8, 2 * concurrency), "batch")  # tools of many runs block threads at once

@@ -105,8 +105,8 @@ def _compare(folders: tuple[Path, Path], console: Console, as_json: bool) -> int
 
 
 def _read(questions: Sequence[Path], videos: Path | None) -> list[Question]:
+    from keyeloop.agent.batch.task_file import BadLines
     from keyeloop.agent.evaluation.question_file import read_questions
-    from keyeloop.agent.task_file import BadLines
 
     try:
         return read_questions(questions, videos)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from keyeloop.agent.looking import Looker, Picture
-    from keyeloop.agent.wishes import Wish
+    from keyeloop.agent.look.looking import Looker, Picture
+    from keyeloop.agent.look.wishes import Wish
     from keyeloop.runtime.picture import Pixels
 
 LEAST_SIDE_PX = 16
@@ -49,9 +49,9 @@ def look(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Look at frames of a video, or at an image, without a model: PNG files, with the addresses a model gets."""
-    from keyeloop.agent.looking import Looker
-    from keyeloop.agent.picture_files import require_folder
-    from keyeloop.agent.wishes import Wish, read_box, read_moment, require_sense
+    from keyeloop.agent.look.looking import Looker
+    from keyeloop.agent.look.picture_files import require_folder
+    from keyeloop.agent.look.wishes import Wish, read_box, read_moment, require_sense
     from keyeloop.runtime.errors import InputError
     from keyeloop.tools.video.decoder import Decoder
 
@@ -79,7 +79,7 @@ def look(
 
 
 def _look(looker: Looker, wish: Wish, max_side: int | None, printer: _Printer) -> None:
-    from keyeloop.agent.looking import fitted
+    from keyeloop.agent.look.looking import fitted
 
     moments = looker.moments(wish)
     if wish.box is not None:
@@ -95,7 +95,7 @@ class _Printer:
     """Saves pictures and tells of each: in a line and, where it is wanted and possible, drawn; or for one object."""
 
     def __init__(self, looker: Looker, folder: Path, show: bool | None, as_json: bool) -> None:
-        from keyeloop.agent.terminal import protocol_of
+        from keyeloop.agent.look.terminal import protocol_of
 
         self._source, self._folder, self._as_json = looker.source, folder, as_json
         known = protocol_of(os.environ)
@@ -104,7 +104,7 @@ class _Printer:
         self.told: dict[str, Any] = {"pictures": [], "sheet": None}
 
     def picture(self, picture: Picture, wish: Wish) -> None:
-        from keyeloop.agent.picture_files import picture_name, save_picture, time_mark
+        from keyeloop.agent.look.picture_files import picture_name, save_picture, time_mark
 
         view = picture.view
         marks = [] if view.time_s is None else [time_mark(view.time_s)]
@@ -115,7 +115,7 @@ class _Printer:
         self._draw(picture.pixels)
 
     def sheet(self, looker: Looker, moments: tuple[float, ...], max_side: int | None) -> None:
-        from keyeloop.agent.picture_files import picture_name, save_picture
+        from keyeloop.agent.look.picture_files import picture_name, save_picture
         from keyeloop.agent.wording import clean, counted
 
         made = looker.sheet(moments, max_side)
@@ -153,7 +153,7 @@ class _Printer:
             print(f"{picture.text}{when}, box {box.x0:.0f},{box.y0:.0f} to {box.x1:.0f},{box.y1:.0f} px{where}")
 
     def _draw(self, pixels: Pixels) -> None:
-        from keyeloop.agent.terminal import drawn
+        from keyeloop.agent.look.terminal import drawn
 
         if self._protocol is not None:
             columns, lines = shutil.get_terminal_size()

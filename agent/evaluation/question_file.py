@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from keyeloop.agent.batch.task_file import BadLines, line_problem, made_id, missing_inputs, task_of
 from keyeloop.agent.evaluation.kinds import kind_of, problems, words_to_ask
 from keyeloop.agent.evaluation.number import Tolerance
 from keyeloop.agent.evaluation.question import Question, QuestionLine
-from keyeloop.agent.task_file import BadLines, line_problem, made_id, missing_inputs, task_of
 from keyeloop.runtime.errors import InputError
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from keyeloop.agent.batch.result_file import FAILED, Record
 from keyeloop.agent.evaluation.kinds import score
 from keyeloop.agent.evaluation.question import Question
 from keyeloop.agent.evaluation.score import Said, Score
-from keyeloop.agent.result_file import FAILED, Record
 from keyeloop.runtime.citations import SEEN_WITHIN_S
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.trajectory import Trajectory

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keyeloop.agent.agent import Agent as Agent
     from keyeloop.agent.answer import Answer as Answer
-    from keyeloop.agent.batch import Task as Task
-    from keyeloop.agent.batch import TaskOutcome as TaskOutcome
+    from keyeloop.agent.batch.many import Task as Task
+    from keyeloop.agent.batch.many import TaskOutcome as TaskOutcome
     from keyeloop.agent.evaluation.evaluate import evaluate as evaluate
     from keyeloop.model_backend.base import Sampling as Sampling
     from keyeloop.runtime.budget import Limits as Limits
@@ -43,8 +43,8 @@ _HOMES = {
     "OperatorError": "runtime.errors",
     "Prices": "runtime.prices",
     "Sampling": "model_backend.base",
-    "Task": "agent.batch",
-    "TaskOutcome": "agent.batch",
+    "Task": "agent.batch.many",
+    "TaskOutcome": "agent.batch.many",
     "Text": "runtime.content",
     "Tool": "tools.base",
     "ToolContext": "tools.base",

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from keyeloop.agent import models
 from keyeloop.agent.agent import Agent
-from keyeloop.agent.batch_view import BatchView, print_totals
+from keyeloop.agent.batch.result_file import ResultFile
+from keyeloop.agent.batch.task_file import read_tasks
+from keyeloop.agent.batch.view import BatchView, print_totals
 from keyeloop.agent.cli import main
-from keyeloop.agent.result_file import ResultFile
-from keyeloop.agent.task_file import read_tasks
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.trajectory import Trajectory

@@ -20,8 +20,8 @@ import pytest
 from numpy.typing import NDArray
 
 from keyeloop.agent.cli import main
-from keyeloop.agent.terminal import cells, drawn, protocol_of
-from keyeloop.agent.wishes import read_moment
+from keyeloop.agent.look.terminal import cells, drawn, protocol_of
+from keyeloop.agent.look.wishes import read_moment
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.picture import decode_picture
 from keyeloop.tools.video.sheet import GAP_PX, LABEL_PX, plan_sheet

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from keyeloop.agent.batch.task_file import BadLines
 from keyeloop.agent.evaluation.question_file import read_questions
-from keyeloop.agent.task_file import BadLines
 from keyeloop.runtime.errors import InputError
 from keyeloop.tools.demo_video.record import record
 

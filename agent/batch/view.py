@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text as Styled
 
-from keyeloop.agent.result_file import FAILED, Record
+from keyeloop.agent.batch.result_file import FAILED, Record
 from keyeloop.agent.wording import clean, clipped, counted
 
 STYLES = {"answered": "green", "budget": "yellow", "stopped": "yellow", "failed": "red"}

@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from keyeloop.agent.picture_files import encode_png
+from keyeloop.agent.look.picture_files import encode_png
 from keyeloop.runtime.picture import Pixels, encode_picture
 
 Protocol = Literal["kitty", "iterm2", "blocks"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keyeloop.agent.wishes import Wish
+from keyeloop.agent.look.wishes import Wish
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Box, Region, Source, View
 from keyeloop.runtime.moments import format_time
