@@ -92,9 +92,15 @@ def configured_model(config: Config) -> ModelLike:
     if not is_address(config.model):
         return config.model
     from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+    from keyeloop.model_backend.served.sending import Timeouts
 
     return OpenAIChat(
-        config.model, context_tokens=config.context_tokens, pictures=config.pictures, call_form=config.call_form
+        config.model,
+        context_tokens=config.context_tokens,
+        pictures=config.pictures,
+        call_form=config.call_form,
+        timeouts=Timeouts(config.connect_seconds, config.read_seconds, config.reply_seconds),
+        tries=config.tries,
     )
 
 

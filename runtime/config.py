@@ -57,6 +57,14 @@ class Config(BaseModel):
     """Where a tool's pictures stand in requests to a server; None tries it out."""
     call_form: Literal["native", "text"] | None = None
     """How tool calls travel to a server; None tries it out."""
+    connect_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """How long a server may take to accept a connection."""
+    read_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """How long a server may send nothing, before a reply's first piece and between two."""
+    reply_seconds: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
+    """How long one reply may take, with all its tries and pauses."""
+    tries: int = Field(default=5, gt=0)
+    """How often a request is sent at most; never again once a reply has begun."""
 
     @property
     def limits(self) -> Limits:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from keyeloop.model_backend.base import Delta, Reply
-from keyeloop.model_backend.openai_chat.failures import message_of
+from keyeloop.model_backend.served.failures import message_of
 from keyeloop.model_backend.toolcalls import (
     CALL_CLOSE,
     CALL_OPEN,

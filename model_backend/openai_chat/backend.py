@@ -17,18 +17,17 @@ from keyeloop.model_backend.openai_chat.address import Address, parse_address
 from keyeloop.model_backend.openai_chat.assembling import Assembly
 from keyeloop.model_backend.openai_chat.counting import TokenEstimate
 from keyeloop.model_backend.openai_chat.hermes import in_words
-from keyeloop.model_backend.openai_chat.messages import CallForm, PicturePlace, body
-from keyeloop.model_backend.openai_chat.pictures import PictureUrls
+from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, PicturePlace, body
 from keyeloop.model_backend.openai_chat.probing import Facts, ask
-from keyeloop.model_backend.openai_chat.sending import Sender, Timeouts
 from keyeloop.model_backend.scripted import PatchCost
+from keyeloop.model_backend.served.pictures import PictureUrls
+from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts
 from keyeloop.runtime.content import Text, Usage
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.visual_cost import VisualCost
 
 KEY_VARIABLE = "KEYELOOP_API_KEY"
-TRIES = 5
 
 
 def visual_cost(name: str) -> VisualCost:
@@ -76,7 +75,13 @@ class OpenAIChat:
         """
         self.address: Address = parse_address(address)
         key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
-        self._sender = Sender(self.address, (key or "").strip() or None, timeouts or Timeouts(), tries)
+        self._sender = Sender(
+            self.address.base,
+            (key or "").strip() or None,
+            timeouts or Timeouts(),
+            tries,
+            loopback=self.address.loopback,
+        )
         self._context_tokens, self._pictures, self._call_form = context_tokens, pictures, call_form
         self._cost = cost
         self._urls = PictureUrls()
@@ -122,7 +127,7 @@ class OpenAIChat:
             place=place,
             reasoning_field=self._reasoning_field,
         )
-        assembly = await self._sender.chat(sent, lambda: Assembly(where, started, on_delta, self._opens_thinking))
+        assembly = await self._sender.post(PATH, sent, lambda: Assembly(where, started, on_delta, self._opens_thinking))
         self._reasoning_field = assembly.reasoning_field or self._reasoning_field
         self._opens_thinking = assembly.thought_in_content
         if assembly.prompt_tokens is not None:
@@ -130,8 +135,9 @@ class OpenAIChat:
         return assembly.reply(known.estimate.count(request))
 
     async def close(self) -> None:
-        """Drop the encoded pictures; idempotent. Connections close with their requests."""
+        """Drop the encoded pictures and this event loop's connections; idempotent."""
         self._urls.clear()
+        await self._sender.close()
 
     def _model(self) -> _Model:
         """What is known of the model; asked in a thread of its own, so that a running event loop does not matter.

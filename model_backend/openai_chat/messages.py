@@ -15,6 +15,7 @@ from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.toolcalls import THINK_CLOSE, THINK_OPEN
 from keyeloop.runtime.content import Image, MediaRef, Message, Part, Text, ToolCall, ToolSpec
 
+PATH = "/chat/completions"
 PicturePlace = Literal["tool", "user", "omit"]
 """Where a tool's pictures go: into its own turn, into a user turn that follows, or nowhere (only their words)."""
 CallForm = Literal["native", "text"]

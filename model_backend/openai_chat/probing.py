@@ -17,10 +17,10 @@ from typing import Any
 
 from keyeloop.model_backend.openai_chat.address import Address
 from keyeloop.model_backend.openai_chat.assembling import Assembly
-from keyeloop.model_backend.openai_chat.failures import RETRIED, Refused
-from keyeloop.model_backend.openai_chat.messages import CallForm, PicturePlace
-from keyeloop.model_backend.openai_chat.pictures import data_url
-from keyeloop.model_backend.openai_chat.sending import Sender
+from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, PicturePlace
+from keyeloop.model_backend.served.failures import RETRIED, Refused
+from keyeloop.model_backend.served.pictures import data_url
+from keyeloop.model_backend.served.sending import Sender
 from keyeloop.runtime.errors import BackendError, InputError
 
 DEFAULT_CONTEXT_TOKENS = 32_768
@@ -159,7 +159,7 @@ async def _tokens_of(sender: Sender, name: str, messages: list[dict[str, Any]], 
     }
     body = json.dumps(asked | ({"tools": [_tool()]} if tools else {})).encode()
     retried = RETRIED - {500}  # how some servers say that they take no pictures
-    reply = await sender.chat(body, lambda: Assembly(sender.where, time.monotonic(), None, False), retried)
+    reply = await sender.post(PATH, body, lambda: Assembly(sender.where, time.monotonic(), None, False), retried)
     return reply.prompt_tokens
 
 

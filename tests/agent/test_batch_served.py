@@ -17,8 +17,8 @@ import pytest
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.cli import main
-from keyeloop.model_backend.openai_chat import sending
-from keyeloop.model_backend.openai_chat.backend import TRIES
+from keyeloop.model_backend.served import sending
+from keyeloop.model_backend.served.sending import TRIES
 from keyeloop.runtime.trajectory import Trajectory
 from tests.agent.memory_folder import memory_folder
 from tests.model_backend.loopback_server import LoopbackServer, Play, Received, called, delta, failed, loopback, said
@@ -30,11 +30,9 @@ PAUSE_S = 0.05
 PATIENCE_S = 5
 """How long the client waits for the next piece of a reply, shortened from ten minutes."""
 PROGRAM = f"""
-from functools import partial
 from keyeloop.agent.cli import main
-from keyeloop.model_backend.openai_chat import backend, sending
+from keyeloop.model_backend.served import sending
 sending.FIRST_PAUSE_S = {PAUSE_S}
-backend.Timeouts = partial(sending.Timeouts, read_s={PATIENCE_S})
 main()
 """
 BEGUN = "the reply had begun, so it was not asked again"
@@ -120,7 +118,7 @@ def results(path: Path) -> dict[str, dict[str, Any]]:
 def start(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "KEYELOOP_READ_SECONDS": str(PATIENCE_S)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from keyeloop.model_backend.base import Delta, Reply, Request
-from keyeloop.model_backend.openai_chat import events, sending
 from keyeloop.model_backend.openai_chat.backend import OpenAIChat
-from keyeloop.model_backend.openai_chat.failures import retry_after_s
-from keyeloop.model_backend.openai_chat.sending import Timeouts
+from keyeloop.model_backend.served import events, sending
+from keyeloop.model_backend.served.failures import retry_after_s
+from keyeloop.model_backend.served.sending import Timeouts
 from keyeloop.runtime.content import Message, Text
 from keyeloop.runtime.errors import BackendError, ConfigError, ContextOverflow
 from keyeloop.runtime.media import MediaStore

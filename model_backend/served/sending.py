@@ -1,34 +1,33 @@
 """Requests over HTTP: time-outs, tries with growing pauses, and nothing sent twice once a reply has begun.
 
-Every request has a connection of its own, which its cancellation closes; the handshake is nothing beside a model's
-first token. No redirect is followed and the key stands in no text of an error.
+Connections are kept between requests; cancelling a request closes its own. No redirect is followed and the key stands
+in no text of an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import httpx
 
-from keyeloop.model_backend.openai_chat.address import Address
-from keyeloop.model_backend.openai_chat.assembling import Assembly
-from keyeloop.model_backend.openai_chat.events import DONE, data_lines, whole
-from keyeloop.model_backend.openai_chat.failures import RETRIED, Refused, Unanswered, refusal
+from keyeloop.model_backend.served.connections import Connections
+from keyeloop.model_backend.served.events import DONE, data_lines, whole
+from keyeloop.model_backend.served.failures import RETRIED, Refused, Unanswered, refusal
 from keyeloop.runtime.errors import BackendError, ConfigError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+TRIES = 5
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds that a server may take."""
+    """Seconds that a server may take: the settings ``connect_seconds``, ``read_seconds``, ``reply_seconds``."""
 
     connect_s: float = 10.0
     read_s: float = 600.0
@@ -37,28 +36,58 @@ class Timeouts:
     """One reply with all its tries and pauses."""
 
 
+class Collecting(Protocol):
+    """A reply that is being put together from the events of a stream."""
+
+    @property
+    def began(self) -> bool:
+        """Whether anything of the reply itself has come: from then on the request is never sent again."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server has said how the reply ended."""
+
+    def take(self, data: str) -> None:
+        """Take the data of one event, or a whole reply. BackendError for what the protocol does not know.
+
+        :class:`Unanswered` where the same request may be sent again.
+        """
+
+
+Collected = TypeVar("Collected", bound=Collecting)
+
+
 class Sender:
     """Sends to one server."""
 
-    def __init__(self, address: Address, key: str | None, timeouts: Timeouts, tries: int) -> None:
-        """ConfigError for a key that cannot stand in a header."""
+    def __init__(
+        self, base: str, key: str | None, timeouts: Timeouts, tries: int, *, loopback: bool, kind: str = "chat endpoint"
+    ) -> None:
+        """``base`` is the address below which paths are asked, ``kind`` what should be there.
+
+        ConfigError for a key that cannot stand in a header.
+        """
         if key is not None and (not key.isascii() or not key.isprintable()):
             raise ConfigError("KEYELOOP_API_KEY holds characters that no key has: a line break, or not ASCII")
-        self.where = address.base
-        self._address, self._key = address, key
+        self.where = base
+        self._key, self._kind = key, kind
         self._timeouts, self._tries = timeouts, tries
-        self._tls: ssl.SSLContext | bool = True
+        self._connections = Connections(
+            tls=base.startswith("https:"), proxies=not loopback, connect_s=timeouts.connect_s, read_s=timeouts.read_s
+        )
 
     async def get(self, path: str) -> bytes:
         """The body at ``path`` below the server's address. BackendError, Refused with its status."""
 
         async def once() -> bytes:
             async with self._answered("GET", path, b"") as response:
-                return await whole(response.aiter_bytes(), self.where)
+                return await whole(response.aiter_bytes(), self.where, self._kind)
 
         return await self._tried(once, lambda: False)
 
-    async def chat(self, body: bytes, begin: Callable[[], Assembly], retried: Collection[int] = RETRIED) -> Assembly:
+    async def post(
+        self, path: str, body: bytes, begin: Callable[[], Collected], retried: Collection[int] = RETRIED
+    ) -> Collected:
         """Post a request and collect its reply, anew by ``begin`` for every try.
 
         A status among ``retried`` is worth another try.
@@ -66,32 +95,36 @@ class Sender:
         Raises BackendError when all tries are used up, the server refuses (:class:`Refused`), the reply breaks off or
         time runs out, ContextOverflow for a request that is too long.
         """
-        assembly = begin()
+        collected = begin()
 
-        async def once() -> Assembly:
-            nonlocal assembly
-            assembly = begin()
-            async with self._answered("POST", "/chat/completions", body, retried) as response:
-                await self._collect(response, assembly)
-            return assembly
+        async def once() -> Collected:
+            nonlocal collected
+            collected = begin()
+            async with self._answered("POST", path, body, retried) as response:
+                await self._collect(response, collected)
+            return collected
 
-        return await self._tried(once, lambda: assembly.began)
+        return await self._tried(once, lambda: collected.began)
 
-    async def _collect(self, response: httpx.Response, assembly: Assembly) -> None:
+    async def close(self) -> None:
+        """Close the connections that this event loop keeps; idempotent."""
+        await self._connections.close()
+
+    async def _collect(self, response: httpx.Response, collected: Collecting) -> None:
         if "text/event-stream" not in response.headers.get("content-type", ""):
-            completion = await whole(response.aiter_bytes(), self.where)
-            assembly.take(completion.decode("utf-8", "replace"))
-            if not assembly.complete:
-                raise BackendError(f"{self.where} sent a completion without a choice; is it a chat endpoint?")
+            found = await whole(response.aiter_bytes(), self.where, self._kind)
+            collected.take(found.decode("utf-8", "replace"))
+            if not collected.complete:
+                raise BackendError(f"{self.where} sent a completion without a reply; is it a {self._kind}?")
             return
-        async for data in data_lines(response.aiter_bytes(), self.where):
+        async for data in data_lines(response.aiter_bytes(), self.where, self._kind):
             if data.strip() == DONE:
                 break
-            assembly.take(data)
+            collected.take(data)
         else:
-            if not assembly.complete:
+            if not collected.complete:
                 raise httpx.RemoteProtocolError("the stream ended before the reply did")
-        if not assembly.began and not assembly.complete:
+        if not collected.began and not collected.complete:
             raise Unanswered(BackendError(f"{self.where} ended its stream without a reply"))
 
     async def _tried(self, once: Callable[[], Awaitable[Answer]], began: Callable[[], bool]) -> Answer:
@@ -101,6 +134,8 @@ class Sender:
                     try:
                         return await once()
                     except Unanswered as failure:
+                        if began():
+                            raise failure.problem from None
                         await self._pause(failure, number, limit.when())
                     except httpx.ReadTimeout:
                         raise self._problem(f"sent nothing for {self._timeouts.read_s:g} s", began()) from None
@@ -136,27 +171,17 @@ class Sender:
         self, method: str, path: str, body: bytes, retried: Collection[int] = RETRIED
     ) -> AsyncIterator[httpx.Response]:
         """A response with a good status, its body still to be read."""
-        headers = {"User-Agent": "keyeloop", "Accept-Encoding": "identity"}
+        headers = {}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         if body:
             headers |= {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        limits = self._timeouts
-        patience = httpx.Timeout(limits.read_s, connect=limits.connect_s)
-        async with (
-            httpx.AsyncClient(verify=self._verify(), timeout=patience, trust_env=not self._address.loopback) as client,
-            client.stream(method, self.where + path, headers=headers, content=body or None) as response,
-        ):
+        client = await self._connections.client()
+        async with client.stream(method, self.where + path, headers=headers, content=body or None) as response:
             if not response.is_success:
-                told = (await whole(response.aiter_bytes(), self.where)).decode("utf-8", "replace")
+                told = (await whole(response.aiter_bytes(), self.where, self._kind)).decode("utf-8", "replace")
                 raise refusal(self.where, response.status_code, told, response.headers, retried)
             yield response
-
-    def _verify(self) -> ssl.SSLContext | bool:
-        """Certificates are read once, and only where they are needed."""
-        if self._tls is True and self.where.startswith("https:"):
-            self._tls = httpx.create_ssl_context()
-        return self._tls if self.where.startswith("https:") else False
 
     def _problem(self, what: str, began: bool) -> BackendError:
         after = "; the reply had begun, so it was not asked again" if began else ""
