@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
@@ -18,14 +16,16 @@ from keyeloop.agent.batch import many
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.counting import Counting, counting_model
 from keyeloop.agent.dispatch import check_schemas
-from keyeloop.agent.inputs import Examination, PathLike, Task, examine_task, listed, read_images
-from keyeloop.agent.models import ModelLike, check_model, load_model, model_name
+from keyeloop.agent.inputs import CheckedTask, Examination, PathLike, read_images
+from keyeloop.agent.loading import Loading
+from keyeloop.agent.models import ModelLike, check_model, model_name
 from keyeloop.agent.past import Past
 from keyeloop.agent.playing import StreamEvent as StreamEvent
 from keyeloop.agent.playing import play_to_end, played, require_no_loop
 from keyeloop.agent.prompt import system_text
 from keyeloop.agent.request_plan import RequestPlan, plan_request
 from keyeloop.agent.session import Session
+from keyeloop.agent.task import Options, Task, examine
 from keyeloop.agent.watching import Watch, check_watch, schedule_videos
 from keyeloop.model_backend.base import ModelBackend, Sampling
 from keyeloop.runtime.budget import Limits
@@ -64,7 +64,8 @@ class Agent:
         deps: Any = None,
     ) -> None:
         check_model(model)
-        self._model = model
+        self._named = model
+        self._model = Loading(model)
         self._tools = None if tools is None else Toolset(tools)
         check_schemas(self._tools or ())
         self._limits = limits or Limits()
@@ -76,113 +77,57 @@ class Agent:
         self._result_visual_tokens = result_visual_tokens
         self._clock = clock or SystemClock()
         self._deps = deps
-        self._backend: ModelBackend | None = None
-        self._unasked: ModelBackend | None = None  # loaded; what it can do is not known yet
-        self._loading = threading.Lock()
         self.runs = Path(runs)
 
-    async def run(
-        self,
-        task: str,
-        *,
-        video: PathLike | None = None,
-        videos: Sequence[PathLike] = (),
-        images: Sequence[PathLike] = (),
-        documents: PathLike | None = None,
-        watch: Watch = "none",
-        answer: Any = None,
-        deps: Any = None,
-    ) -> Answer:
-        """Run one task to its end.
+    async def run(self, task: Task | str, **options: Unpack[Options]) -> Answer:
+        """Run one task to its end: a question, and its options as keywords.
 
-        ``answer`` is the type of its answer, which ``Answer.value`` then holds: a pydantic model, int, list[str], ...
-        ``watch`` puts frames of the videos into the first message: ``whole`` as many as the model's context has room
-        for, ``overview`` a few; ``none`` leaves all looking to tools.
+        ``video``, ``videos``, ``images`` and ``documents`` are what it may look at. ``watch`` puts frames of the videos
+        into the first message: ``whole`` as many as the model's context has room for, ``overview`` a few; ``none``, the
+        default, leaves all looking to tools. ``answer`` is the type of its answer, which ``Answer.value`` then holds: a
+        pydantic model, int, list[str], ... ``deps`` stands in for the agent's own. A :class:`Task` holds them all.
 
         Raises InputError for inputs that cannot be used, before anything is recorded, and OperatorError (BackendError
         and the like) when the model could not be asked; the run's record then tells why. When cancelled, it aborts the
         request, closes the record as interrupted and says on stderr how to go on.
         """
-        form = answer_form(answer)
-        stream = self.stream(
-            task, video=video, videos=videos, images=images, documents=documents, watch=watch, answer=form, deps=deps
-        )
-        end, folder = await play_to_end(stream, self.runs)
-        return Answer.from_end(end, folder, self, form, deps)
+        asked = Task.of(task, **options)
+        asked = replace(asked, answer=answer_form(asked.answer))
+        end, folder = await play_to_end(self.stream(asked), self.runs)
+        return Answer.from_end(end, folder, self, asked.answer, asked.deps)
 
-    def run_sync(
-        self,
-        task: str,
-        *,
-        video: PathLike | None = None,
-        videos: Sequence[PathLike] = (),
-        images: Sequence[PathLike] = (),
-        documents: PathLike | None = None,
-        watch: Watch = "none",
-        answer: Any = None,
-        deps: Any = None,
-    ) -> Answer:
+    def run_sync(self, task: Task | str, **options: Unpack[Options]) -> Answer:
         """As :meth:`run`, for scripts; Ctrl-C raises KeyboardInterrupt after the record is closed.
 
         Raises UsageError where an event loop runs already, as in a notebook.
         """
         require_no_loop("run_sync", "agent.run")
-        run = partial(self.run, task, video=video, videos=videos, images=images, documents=documents)
-        return asyncio.run(run(watch=watch, answer=answer, deps=deps))
+        return asyncio.run(self.run(task, **options))
 
-    async def stream(
-        self,
-        task: str,
-        *,
-        video: PathLike | None = None,
-        videos: Sequence[PathLike] = (),
-        images: Sequence[PathLike] = (),
-        documents: PathLike | None = None,
-        watch: Watch = "none",
-        answer: Any = None,
-        deps: Any = None,
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """Run one task and yield its events as they happen, ``run_start`` first and ``run_end`` last.
+    def stream(self, task: Task | str, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`run`, yielding its events as they happen, ``run_start`` first and ``run_end`` last.
 
         Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not, nor is Watching,
         which tells before ``run_start`` how far frames of ``watch`` are decoded. Closing the
         iterator ends the run as interrupted. Raises as :meth:`run` does.
         """
-        form = answer_form(answer)
-        with Decoder() as decoder:
-            every_video = [*([video] if video is not None else []), *listed(videos)]
-            examined = await asyncio.to_thread(examine_task, task, every_video, images, documents, decoder)
-            session = await self._opened(replace(examined, form=form), decoder, check_watch(watch))
-            async with aclosing(played(replace(session, deps=self._deps if deps is None else deps))) as events:
-                async for event in events:
-                    yield event
+        return self._stream(Task.of(task, **options))
 
-    async def plan(
-        self,
-        task: str,
-        *,
-        video: PathLike | None = None,
-        videos: Sequence[PathLike] = (),
-        images: Sequence[PathLike] = (),
-        documents: PathLike | None = None,
-        watch: Watch = "none",
-    ) -> RequestPlan:
+    async def plan(self, task: Task | str, **options: Unpack[Options]) -> RequestPlan:
         """What the first request of such a run would hold; nothing is decoded, hashed, recorded or asked of the model.
 
         A server may be asked for its list of models, a backend of one's own for its capabilities. Raises InputError as
         :meth:`run` does.
         """
-        every_video = [*([video] if video is not None else []), *listed(videos)]
+        asked = Task.of(task, **options)
         with Decoder() as decoder:
-            examined = await asyncio.to_thread(
-                examine_task, task, every_video, images, documents, decoder, hashed=False
-            )
-        counter: Counting | None = self._backend
+            examined = await asyncio.to_thread(examine, asked, decoder, hashed=False)
+        counter: Counting | None = self._model.loaded
         if counter is None:
-            counter = await asyncio.to_thread(counting_model, self._model)
+            counter = await asyncio.to_thread(counting_model, self._named)
         tools = self._tools_for(examined.task().sources.values(), examined.documents)
         return await asyncio.to_thread(
-            plan_request, examined, watch, counter, self._system, tools, self._limits, self._prices
+            plan_request, examined, asked.watch, counter, self._system, tools, self._limits, self._prices
         )
 
     async def ask(self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None) -> Answer:
@@ -210,16 +155,16 @@ class Agent:
         try:
             task = past.task(question, form)
             tools = past.choose(self._tools_for(task.sources.values(), task.documents))
-            backend = await asyncio.to_thread(self._load)
+            backend = await asyncio.to_thread(self._model.load)
             with RecordedDecoder(task.sources.values()) as decoder:
                 session = self._session(task, {}, backend, tools, decoder, past)
-                async with aclosing(played(replace(session, deps=self._deps if deps is None else deps))) as events:
+                async with aclosing(played(replace(session, deps=self._deps_for(deps)))) as events:
                     async for event in events:
                         yield event
         finally:
             past.close()
 
-    async def run_many(self, tasks: Iterable[many.Task | str], concurrency: int = 8) -> list[many.TaskOutcome]:
+    async def run_many(self, tasks: Iterable[Task | str], concurrency: int = 8) -> list[many.TaskOutcome]:
         """Run many tasks, at most ``concurrency`` at a time; their outcomes in the order of the tasks.
 
         A task that fails is an outcome with its reason and does not disturb the others. A model that answers one
@@ -229,17 +174,13 @@ class Agent:
         """
         return await many.run_many(lambda _: self, tasks, concurrency)
 
-    def stream_many(
-        self, tasks: Iterable[many.Task | str], concurrency: int = 8
-    ) -> AsyncGenerator[many.TaskOutcome, None]:
+    def stream_many(self, tasks: Iterable[Task | str], concurrency: int = 8) -> AsyncGenerator[many.TaskOutcome, None]:
         """As :meth:`run_many`, yielding each outcome as it comes. Closing the iterator ends the open runs."""
         return many.stream_many(lambda _: self, tasks, concurrency)
 
     async def close(self) -> None:
         """Free the model, if this agent loaded it; idempotent."""
-        backend, self._backend, self._unasked = self._backend or self._unasked, None, None
-        if backend is not None and backend is not self._model:
-            await backend.close()
+        await self._model.close()
 
     async def __aenter__(self) -> Agent:
         return self
@@ -249,8 +190,16 @@ class Agent:
     ) -> None:
         await self.close()
 
+    async def _stream(self, asked: Task) -> AsyncGenerator[StreamEvent, None]:
+        with Decoder() as decoder:
+            examined = await asyncio.to_thread(examine, asked, decoder)
+            session = await self._opened(examined, decoder, check_watch(asked.watch))
+            async with aclosing(played(replace(session, deps=self._deps_for(asked.deps)))) as events:
+                async for event in events:
+                    yield event
+
     async def _opened(self, examined: Examination, decoder: Decoder, watch: Watch) -> Session:
-        backend = await asyncio.to_thread(self._load)
+        backend = await asyncio.to_thread(self._model.load)
         task = await asyncio.to_thread(examined.task)
         facts = await asyncio.to_thread(backend.capabilities)  # a client may have to ask its server
         tools, most = self._tools_for(task.sources.values(), task.documents), self._limits.visual_tokens
@@ -258,12 +207,15 @@ class Agent:
         pixels = await asyncio.to_thread(read_images, task, facts.cost, decoder)
         return replace(self._session(task, pixels, backend, tools, decoder), watch=watch, schedules=schedules)
 
+    def _deps_for(self, given: Any) -> Any:
+        return self._deps if given is None else given
+
     def _tools_for(self, sources: Iterable[Source], documents: Path | None) -> Toolset:
         return self._tools if self._tools is not None else builtin_tools({one.kind for one in sources}, documents)
 
     def _session(
         self,
-        task: Task,
+        task: CheckedTask,
         pixels: Mapping[str, Pixels],
         backend: ModelBackend,
         tools: Toolset,
@@ -283,17 +235,6 @@ class Agent:
             runs=self.runs,
             clock=self._clock,
             decoder=decoder,
-            model=model_name(self._model),
+            model=model_name(self._named),
             past=past,
         )
-
-    def _load(self) -> ModelBackend:
-        with self._loading:
-            if self._backend is not None:
-                return self._backend
-            backend = self._unasked = self._unasked or load_model(self._model)
-        backend.capabilities()  # may ask a server: here, off the event loop, and many runs at once
-        with self._loading:
-            if self._unasked is backend:
-                self._backend, self._unasked = backend, None
-        return backend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keyeloop.agent.inputs import Task
+from keyeloop.agent.inputs import CheckedTask
 from keyeloop.model_backend.local.folder import EMBEDDED_MODEL
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Source
@@ -17,7 +17,7 @@ CODE = "unlike_boards"
 """Of the notice."""
 
 
-async def doubts(model: str, task: Task, stills: Mapping[str, Pixels], context: ToolContext) -> str | None:
+async def doubts(model: str, task: CheckedTask, stills: Mapping[str, Pixels], context: ToolContext) -> str | None:
     """What to tell a person whose footage is nothing for ``model``; None for another model, and where all looks right.
 
     Looks at the first frame of each video and at the images: some hundredths of a second of processor time.

@@ -26,7 +26,7 @@ PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Task:
+class CheckedTask:
     """A question and the inputs it is about, all checked."""
 
     question: str
@@ -50,9 +50,9 @@ class Examination:
     documents: Path | None
     form: AnswerForm | None = None
 
-    def task(self) -> Task:
+    def task(self) -> CheckedTask:
         """The task; waits for the hashes. Raises InputError for a file that changed meanwhile."""
-        return Task(self.question, {one.name: one.source() for one in self.inputs}, self.documents, self.form)
+        return CheckedTask(self.question, {one.name: one.source() for one in self.inputs}, self.documents, self.form)
 
 
 def examine_task(
@@ -94,14 +94,14 @@ def listed(paths: Sequence[PathLike]) -> Sequence[PathLike]:
     return paths
 
 
-def read_images(task: Task, cost: VisualCost, decoder: Decoder) -> dict[str, Pixels]:
+def read_images(task: CheckedTask, cost: VisualCost, decoder: Decoder) -> dict[str, Pixels]:
     """Pixels of the image inputs by name, at the size that the model sees. InputError for one that is damaged."""
     images = (source for source in task.sources.values() if source.kind == "image")
     return {source.name: read_still(source, cost, decoder) for source in images}
 
 
 def opening_parts(
-    task: Task,
+    task: CheckedTask,
     pixels: Mapping[str, Pixels],
     context: ToolContext,
     watched: Mapping[str, Sequence[Stored]] | None = None,
@@ -112,7 +112,7 @@ def opening_parts(
     return shown_parts(task, {**clips, **stills})
 
 
-def shown_parts(task: Task, shown: Mapping[str, Image | Video]) -> tuple[Part, ...]:
+def shown_parts(task: CheckedTask, shown: Mapping[str, Image | Video]) -> tuple[Part, ...]:
     """The first user turn, with ``shown`` for some of the sources by name."""
     parts: list[Part] = []
     for name, part in shown.items():

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from keyeloop.agent.answer_form import AnswerForm, read_answer
-from keyeloop.agent.context import Context, Edit
+from keyeloop.agent.asking import Asker, Stop, reached
+from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher, Outcome, clip, refused
 from keyeloop.agent.guards import Guards, thinking_closed
 from keyeloop.model_backend.base import Delta, ModelBackend, Reply
 from keyeloop.runtime.budget import Budget
 from keyeloop.runtime.content import Message, Part, Text, ToolCall, images_of
-from keyeloop.runtime.errors import ContextOverflow
-from keyeloop.runtime.events import (
-    ContextEdited,
-    Event,
-    Noticed,
-    ReplyReceived,
-    RequestSent,
-    RunStatus,
-    ToolCalled,
-    ToolReturned,
-)
+from keyeloop.runtime.events import Event, Noticed, RunStatus, ToolCalled, ToolReturned
 from keyeloop.runtime.evidence import View
 from keyeloop.runtime.wire import parts_to_wire, to_wire
 from keyeloop.tools.base import ToolContext
 
 ANSWER_NOW = "No more tool calls. Answer now with what you have seen, and cite it."
 UNFIT = "the answer does not fit"
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Why no more calls are made: the next request asks for an answer."""
-
-    status: RunStatus
-    code: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -70,16 +51,16 @@ class Loop:
         calls: int = 0,
     ) -> None:
         """``form`` is what the answer has to be. ``turns`` and ``calls`` were there before, in earlier questions."""
-        self._backend, self._context, self._dispatcher = backend, context, dispatcher
-        self._tool_context, self._budget = tool_context, budget
-        self._record, self._on_delta = record, on_delta
+        self._context, self._dispatcher, self._tool_context = context, dispatcher, tool_context
+        self._budget, self._record = budget, record
         self._result_visual_tokens = result_visual_tokens
         self._form, self._form_told = form, False
         self._guards = Guards()
-        self._stop: Stop | None = None
-        self.turn = turns
-        """Requests so far."""
-        self._calls = calls
+        self._asker = Asker(
+            backend, context, tool_context, budget, self._guards, record, on_delta, turns=turns, calls=calls
+        )
+        self._sequence: tuple[int, ...] = ()
+        """Tokens of the last turn, where the backend knows them."""
 
     async def run(self) -> Ending:
         """Step until the run has an ending. Raises BackendError when the model cannot be asked."""
@@ -91,13 +72,13 @@ class Loop:
     async def step(self) -> Ending | None:
         """One turn; its ending when it was the last."""
         spent = self._budget.spent()
-        if spent is not None and self._stop is None:
-            self._stop = Stop("budget", spent, f"the limit of {spent} is reached ({self._limit(spent)})")
-        if self._stop is not None:
-            return await self._finish(self._stop)
-        if not self._make_room():
+        if spent is not None:
+            self._asker.stop_for("budget", spent, reached(self._budget, spent))
+        if self._asker.stop is not None:
+            return await self._finish(self._asker.stop)
+        if not self._asker.make_room():
             return None
-        reply = await self._ask(allow_calls=True)
+        reply = await self._asker.ask(allow_calls=True)
         if reply is None:  # out of seconds or of context: the next step asks for an answer, or again
             return None
         self._context.append(reply.message)
@@ -106,56 +87,11 @@ class Loop:
             return None
         return self._conclude(reply)
 
-    async def _ask(self, *, allow_calls: bool) -> Reply | None:
-        self.turn += 1
-        seconds_left = None
-        if allow_calls:
-            self._budget.charge_turn()
-            seconds_left = self._budget.remaining()["seconds"]
-        request, size = self._context.request(allow_calls=allow_calls)
-        self._record(
-            RequestSent(
-                turn=self.turn,
-                messages=len(request.messages),
-                input_tokens=size.input_tokens,
-                visual_tokens=size.visual_tokens,
-                allow_calls=allow_calls,
-            )
-        )
-        clock = self._tool_context.clock
-        started_s = clock.monotonic()
-        try:
-            async with asyncio.timeout(seconds_left) as limit:
-                reply = await self._backend.generate(request, self._tool_context.media, self._on_delta)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self._stop = Stop("budget", "seconds", f"the limit of seconds is reached ({self._limit('seconds')})")
-            return None
-        except ContextOverflow as error:  # the count was an estimate, and too low
-            if not self._evict(self._context.halve()):
-                self._stop = self._stop or Stop("budget", "context", f"the model's context is full: {error}")
-            return None
-        reply = self._number_calls(replace(reply, usage=self._budget.priced(reply.usage)))
-        self._budget.charge_usage(reply.usage)
-        self._record(
-            ReplyReceived(
-                turn=self.turn,
-                message=to_wire(reply.message),
-                usage=reply.usage,
-                finish=reply.finish,
-                malformed=reply.malformed,
-                first_token_s=reply.first_token_s,
-                duration_s=clock.monotonic() - started_s,
-            )
-        )
-        return reply
-
     async def _act(self, reply: Reply) -> None:
         """Make the calls of a reply and quote back what cannot be made."""
         calls = reply.message.tool_calls
         for call in calls:
-            self._record(ToolCalled(turn=self.turn, call=call))
+            self._record(ToolCalled(turn=self._asker.turn, call=call))
         problems = {call.id: self._dispatcher.problem(call) for call in calls}
         usable = any(problem is None for problem in problems.values())
         refusals = {call.id: problems[call.id] or self._refusal(call) for call in calls}
@@ -174,11 +110,11 @@ class Loop:
         """Why a sound call is not made all the same."""
         calls_left = self._budget.remaining()["tool_calls"]
         if calls_left is not None and calls_left < 1:
-            return f"the limit of tool_calls is reached ({self._limit('tool_calls')}); this call was not made"
+            return f"{reached(self._budget, 'tool_calls')}; this call was not made"
         self._budget.charge_calls(1)
         repeated = self._guards.repeated_call(call)
         if repeated is not None:
-            self._stop = self._stop or Stop("stopped", "repeated_call", repeated)
+            self._asker.stop_for("stopped", "repeated_call", repeated)
             return f"{repeated}; use the results you have"
         return None
 
@@ -194,7 +130,7 @@ class Loop:
         result = outcome.result
         self._record(
             ToolReturned(
-                turn=self.turn,
+                turn=self._asker.turn,
                 call_id=result.call_id,
                 name=result.name,
                 parts=parts_to_wire(result.parts),
@@ -210,7 +146,7 @@ class Loop:
         """The ending that a reply without calls makes; None when it is no answer."""
         endless = self._guards.endless_thinking(reply)
         if endless is not None:
-            self._stop = Stop("stopped", "endless_thinking", endless)
+            self._asker.stop_for("stopped", "endless_thinking", endless)
             return None
         text = answer_text(reply)
         if not text:
@@ -230,61 +166,26 @@ class Loop:
     async def _finish(self, stop: Stop) -> Ending:
         """One last request, for an answer; it is marked with why it was the last."""
         self._quote(stop.code, f"{stop.reason}. {ANSWER_NOW}", notice=stop.reason)
-        self._make_room()
+        self._asker.make_room()
         if not self._context.has_room():
             return Ending(stop.status, "", f"{stop.reason}; no room was left for an answer")
-        reply = await self._ask(allow_calls=False) or await self._ask(allow_calls=False)  # again once room is made
+        reply = await self._asker.ask(allow_calls=False) or await self._asker.ask(
+            allow_calls=False
+        )  # again once room is made
         text = "" if reply is None else answer_text(reply)
         problem = read_answer(self._form, text).problem if text else None
         return Ending(stop.status, text, stop.reason if problem is None else f"{stop.reason}; {UNFIT}: {problem}")
 
-    def _make_room(self) -> bool:
-        """Evict pictures where a whole reply does not fit; False when that was not enough, and the run must end."""
-        self._evict(self._context.fit())
-        if self._context.left_tokens() >= 0:
-            return True
-        self._stop = self._stop or Stop("budget", "context", "the model's context is full")
-        return False
-
-    def _evict(self, edits: Sequence[Edit]) -> bool:
-        """Record pictures that have left the context; whether there were any."""
-        if edits:
-            self._budget.forget_pictures(sum(edit.visual_tokens for edit in edits))
-            self._guards.pictures_left()
-        for edit in edits:
-            self._record(
-                ContextEdited(
-                    turn=self.turn + 1,
-                    message=edit.message,
-                    part=edit.part,
-                    evicted=edit.handles,
-                    stub=edit.stub,
-                    freed_tokens=edit.freed_tokens,
-                )
-            )
-        return bool(edits)
-
     def _quote(self, code: str, text: str, notice: str | None = None) -> None:
         """Tell the model what was wrong, in a user turn."""
         message = Message("user", (Text(f"Error: {text}"),))
-        self._record(Noticed(turn=self.turn, code=code, text=notice or text, message=to_wire(message)))
+        self._record(Noticed(turn=self._asker.turn, code=code, text=notice or text, message=to_wire(message)))
         self._context.append(message)
 
     def _count_format_error(self, usable: bool) -> None:
         reason = self._guards.format_errors(usable)
         if reason is not None:
-            self._stop = self._stop or Stop("stopped", "format_errors", reason)
-
-    def _number_calls(self, reply: Reply) -> Reply:
-        """Calls are numbered through the run, so that ids are unique and the same in an equal run."""
-        calls = tuple(
-            replace(call, id=f"call-{number}") for number, call in enumerate(reply.message.tool_calls, self._calls + 1)
-        )
-        self._calls += len(calls)
-        return replace(reply, message=replace(reply.message, tool_calls=calls)) if calls else reply
-
-    def _limit(self, name: str) -> str:
-        return f"{getattr(self._budget.limits, name):g}"
+            self._asker.stop_for("stopped", "format_errors", reason)
 
 
 def answer_text(reply: Reply) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyeloop.agent.answer_form import AnswerForm
-from keyeloop.agent.inputs import Task
+from keyeloop.agent.inputs import CheckedTask
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.content import Message, Text, images_of
 from keyeloop.runtime.errors import InputError
@@ -59,13 +59,13 @@ class Past:
         """How many calls the model has asked for."""
         return sum(len(event.message.tool_calls) for event in self.run.events if isinstance(event, ReplyReceived))
 
-    def task(self, question: str, form: AnswerForm | None = None) -> Task:
+    def task(self, question: str, form: AnswerForm | None = None) -> CheckedTask:
         """Another question about the same inputs, whose files are not opened. InputError for an empty one."""
         if not question.strip():
             raise InputError("the question is empty: say what you want to know")
         documents = self.run.start.config.get("documents")
         sources = {source.name: source for source in self.run.start.inputs}
-        return Task(question.strip(), sources, None if documents is None else Path(documents), form)
+        return CheckedTask(question.strip(), sources, None if documents is None else Path(documents), form)
 
     def views(self) -> ViewBook:
         """The run's views under their handles; new ones count on."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyeloop.agent.counting import Counting
-from keyeloop.agent.inputs import Examination, Task, shown_parts
+from keyeloop.agent.inputs import CheckedTask, Examination, shown_parts
 from keyeloop.agent.watching import Watch, check_watch, schedule_videos
 from keyeloop.agent.wording import clean, counted, source_words
 from keyeloop.model_backend.base import Request
@@ -122,7 +122,9 @@ def plan_request(
     )
 
 
-def _blank(task: Task, schedules: Mapping[str, Schedule], stills: Mapping[str, FrameSize]) -> dict[str, Image | Video]:
+def _blank(
+    task: CheckedTask, schedules: Mapping[str, Schedule], stills: Mapping[str, FrameSize]
+) -> dict[str, Image | Video]:
     """The pictures to be, without pixels, under the handles that they will have."""
     views, shown = ViewBook(), dict[str, Image | Video]()
     for name, plan in schedules.items():

@@ -15,7 +15,7 @@ from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher
 from keyeloop.agent.footage import CODE as UNLIKE_BOARDS
 from keyeloop.agent.footage import doubts
-from keyeloop.agent.inputs import Task, opening_parts
+from keyeloop.agent.inputs import CheckedTask, opening_parts
 from keyeloop.agent.loop import Ending, Loop
 from keyeloop.agent.past import Past
 from keyeloop.agent.watching import Watch, Watching, watch_videos
@@ -47,7 +47,7 @@ CLOSE_TIMEOUT_S = 10.0
 class Session:
     """Everything one question stands on; :meth:`play` plays it once."""
 
-    task: Task
+    task: CheckedTask
     pixels: Mapping[str, Pixels]
     """Image inputs, decoded."""
     system: str

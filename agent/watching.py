@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from keyeloop.agent.inputs import Examination, Task
+from keyeloop.agent.inputs import CheckedTask, Examination
 from keyeloop.agent.prompt import task_text
 from keyeloop.model_backend.base import Capabilities
 from keyeloop.runtime.content import ToolSpec
@@ -50,7 +50,7 @@ def check_watch(watch: str) -> Watch:
 
 
 def schedule_videos(
-    task: Task,
+    task: CheckedTask,
     examined: Examination,
     watch: Watch,
     capabilities: Capabilities,
@@ -88,7 +88,7 @@ def schedule_videos(
 
 
 async def watch_videos(
-    task: Task,
+    task: CheckedTask,
     schedules: Mapping[str, Schedule],
     decoder: Decoder,
     run: Path,
@@ -117,7 +117,7 @@ async def watch_videos(
     return made
 
 
-def image_tokens(task: Task, cost: VisualCost) -> int:
+def image_tokens(task: CheckedTask, cost: VisualCost) -> int:
     """Picture tokens of the image inputs."""
     stills = (source for source in task.sources.values() if source.kind == "image")
     return sum(cost.image(source.width, source.height).tokens for source in stills)

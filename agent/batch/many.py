@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,30 +15,13 @@ from pydantic_core import to_jsonable_python
 
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
-from keyeloop.agent.inputs import PathLike
-from keyeloop.agent.watching import Watch
+from keyeloop.agent.task import Task
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import ConfigError, InputError
 from keyeloop.runtime.events import RunEnded, RunStart, RunStatus
 
 if TYPE_CHECKING:
     from keyeloop.agent.agent import Agent
-
-
-@dataclass(frozen=True)
-class Task:
-    """One question of many, with what it may look at: the arguments of one :meth:`Agent.run`."""
-
-    task: str
-    video: PathLike | None = None
-    videos: Sequence[PathLike] = ()
-    images: Sequence[PathLike] = ()
-    documents: PathLike | None = None
-    watch: Watch = "none"
-    id: str = ""
-    """The caller's own name for it; not shown to the model."""
-    answer: Any = None
-    """The type of its answer."""
 
 
 @dataclass(frozen=True)
@@ -153,16 +136,7 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
     error: BaseException | None = None
     try:
         agent, form = choose(task), answer_form(task.answer)
-        stream = agent.stream(
-            task.task,
-            video=task.video,
-            videos=task.videos,
-            images=task.images,
-            documents=task.documents,
-            watch=task.watch,
-            answer=form,
-        )
-        async with aclosing(stream):
+        async with aclosing(agent.stream(replace(task, answer=form))) as stream:
             async for event in stream:
                 if isinstance(event, RunStart):
                     start, folder = event, agent.runs / event.run_id
@@ -175,7 +149,9 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
         if current is not None and current.cancelling():
             raise  # from outside; otherwise the backend gave up on its own request, which ends this run only
         error = cut
-    answer = None if end is None or folder is None or error is not None else Answer.from_end(end, folder, agent, form)
+    answer = None
+    if end is not None and folder is not None and error is None:
+        answer = Answer.from_end(end, folder, agent, form, task.deps)
     return TaskOutcome(
         task=task,
         index=index,

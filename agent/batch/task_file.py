@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from keyeloop.agent.batch.many import Task
+from keyeloop.agent.task import Task
 from keyeloop.agent.watching import Watch
 from keyeloop.runtime.errors import InputError
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from keyeloop.agent.agent import Agent
-    from keyeloop.agent.batch.many import Task
     from keyeloop.agent.batch.result_file import ResultFile
     from keyeloop.agent.batch.task_file import FileTask
     from keyeloop.agent.batch.view import BatchView
+    from keyeloop.agent.task import Task
     from keyeloop.model_backend.base import ModelBackend
     from keyeloop.runtime.config import Config
     from keyeloop.tools.base import Tool

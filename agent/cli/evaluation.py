@@ -14,7 +14,6 @@ from rich.console import Console
 
 from keyeloop.agent import models
 from keyeloop.agent.agent import Agent
-from keyeloop.agent.batch.many import Task
 from keyeloop.agent.batch.result_file import Record
 from keyeloop.agent.batch.view import BatchView
 from keyeloop.agent.cli.batch import agent_chooser
@@ -22,6 +21,7 @@ from keyeloop.agent.evaluation.evaluate import REPORT, Evaluation, evaluate
 from keyeloop.agent.evaluation.judged import judge_agent
 from keyeloop.agent.evaluation.question import Question
 from keyeloop.agent.evaluation.tables import print_evaluation
+from keyeloop.agent.task import Task
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.agent.wording import clipped
 from keyeloop.model_backend.base import ModelBackend, Sampling

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from keyeloop.agent.agent import StreamEvent
     from keyeloop.agent.live import LiveView
-    from keyeloop.agent.watching import Watch
     from keyeloop.runtime.config import Config
     from keyeloop.runtime.events import RunEnded
     from keyeloop.tools.toolset import Toolset
@@ -58,6 +57,7 @@ def run(
     from keyeloop.agent.counting import planning_model
     from keyeloop.agent.live import LiveView
     from keyeloop.agent.models import configured_model
+    from keyeloop.agent.task import Task
     from keyeloop.agent.watching import check_watch
     from keyeloop.model_backend.base import Sampling
     from keyeloop.runtime.config import load_config
@@ -87,29 +87,18 @@ def run(
         runs=config.runs,
         result_visual_tokens=config.result_visual_tokens,
     )
-    inputs: _Inputs = {
-        "videos": video or (),
-        "images": image or (),
-        "documents": config.documents,
-        "watch": check_watch(watched),
-    }
+    asked = Task(
+        question, videos=video or (), images=image or (), documents=config.documents, watch=check_watch(watched)
+    )
     if plan:
-        planned = asyncio.run(agent.plan(question, **inputs))
+        planned = asyncio.run(agent.plan(asked))
         print(json.dumps(planned.to_json(), ensure_ascii=False) if as_json else planned)
         return 0
-    stream = agent.stream(question, **inputs)
     view = LiveView(Console(stderr=as_json), config.runs)
-    end = asyncio.run(watch(stream, view))
+    end = asyncio.run(watch(agent.stream(asked), view))
     if as_json and view.run is not None:
         print(json.dumps(Answer.from_end(end, view.run).to_json(), ensure_ascii=False))
     return 0
-
-
-class _Inputs(TypedDict):
-    videos: Sequence[Path]
-    images: Sequence[Path]
-    documents: Path | None
-    watch: Watch
 
 
 async def watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keyeloop.agent.agent import Agent
-from keyeloop.agent.batch.many import Task, TaskOutcome, stream_many
+from keyeloop.agent.batch.many import TaskOutcome, stream_many
 from keyeloop.agent.batch.result_file import FAILED, Record, ResultFile
 from keyeloop.agent.evaluation.judged import asked_of, judge_all, words_to_judge
 from keyeloop.agent.evaluation.question import Question
@@ -21,6 +21,7 @@ from keyeloop.agent.evaluation.row import Row, make_row, measure, run_within, wr
 from keyeloop.agent.evaluation.score import Said
 from keyeloop.agent.evaluation.summary import report
 from keyeloop.agent.inputs import PathLike
+from keyeloop.agent.task import Task
 from keyeloop.agent.watching import Watch
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import ConfigError, InputError, JournalError

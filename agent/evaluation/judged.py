@@ -15,10 +15,11 @@ from typing import Literal
 from pydantic import BaseModel
 
 from keyeloop.agent.agent import Agent
-from keyeloop.agent.batch.many import Task, stream_many
+from keyeloop.agent.batch.many import stream_many
 from keyeloop.agent.batch.result_file import Record, ResultFile
 from keyeloop.agent.inputs import PathLike
 from keyeloop.agent.models import ModelLike
+from keyeloop.agent.task import Task
 from keyeloop.runtime.prices import Prices
 
 SYSTEM = (

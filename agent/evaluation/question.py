@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from keyeloop.agent.batch.many import Task
 from keyeloop.agent.batch.task_file import TaskLine
 from keyeloop.agent.evaluation.interval import Interval
 from keyeloop.agent.evaluation.number import Tolerance
+from keyeloop.agent.task import Task
 
 KindName = Literal["exact", "choice", "number", "interval", "judged"]
 """How an answer is scored."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keyeloop.agent.agent import Agent as Agent
     from keyeloop.agent.answer import Answer as Answer
-    from keyeloop.agent.batch.many import Task as Task
     from keyeloop.agent.batch.many import TaskOutcome as TaskOutcome
     from keyeloop.agent.evaluation.evaluate import evaluate as evaluate
+    from keyeloop.agent.task import Task as Task
     from keyeloop.model_backend.base import Sampling as Sampling
     from keyeloop.runtime.budget import Limits as Limits
     from keyeloop.runtime.content import Image as Image
@@ -43,7 +43,7 @@ _HOMES = {
     "OperatorError": "runtime.errors",
     "Prices": "runtime.prices",
     "Sampling": "model_backend.base",
-    "Task": "agent.batch.many",
+    "Task": "agent.task",
     "TaskOutcome": "agent.batch.many",
     "Text": "runtime.content",
     "Tool": "tools.base",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.answer_form import AnswerForm
-from keyeloop.agent.batch.many import Task
+from keyeloop.agent.task import Task
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.errors import ConfigError

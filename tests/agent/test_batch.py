@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from keyeloop.agent.agent import Agent
-from keyeloop.agent.batch.many import Task, TaskOutcome
+from keyeloop.agent.batch.many import TaskOutcome
+from keyeloop.agent.task import Task
 from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.local.worker import Worker
 from keyeloop.model_backend.scripted import ScriptedBackend, Spoken, call

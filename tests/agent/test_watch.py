@@ -16,11 +16,11 @@ import pytest
 from rich.console import Console
 
 from keyeloop.agent.agent import Agent
-from keyeloop.agent.batch.many import Task
 from keyeloop.agent.batch.task_file import read_tasks
 from keyeloop.agent.cli import main
 from keyeloop.agent.counting import counting_model
 from keyeloop.agent.live import LiveView
+from keyeloop.agent.task import Task
 from keyeloop.agent.watching import Watch, Watching
 from keyeloop.model_backend.base import Sampling
 from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KEYE_TINY_LIMITS, KeyeVisualCost
