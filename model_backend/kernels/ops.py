@@ -13,6 +13,8 @@ the reference outside CUDA graphs), so that the Triton side can be captured; mem
 from __future__ import annotations
 
 import os
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -42,7 +44,12 @@ def store_index_keys(index_k: IndexKeys, keys: Tensor, slots: Tensor, *, kernels
 
     Mode ``fp8`` (known from ``index_k``) spreads them with a Hadamard transform and rounds them to e4m3, as shipped.
     """
-    reference.store_index_keys(index_k, keys, slots)
+    if not _triton_wanted(keys.device, kernels):
+        reference.store_index_keys(index_k, keys, slots)
+        return
+    from keyeloop.model_backend.kernels import fast
+
+    fast.store_index_keys(index_k, keys, slots)
 
 
 def index_queries(
@@ -54,7 +61,11 @@ def index_queries(
     """
     if mode == "exact":
         return heads, gates.to(torch.promote_types(gates.dtype, torch.float32))
-    return reference.round_queries(heads, gates)
+    if not _triton_wanted(heads.device, kernels):
+        return reference.round_queries(heads, gates)
+    from keyeloop.model_backend.kernels import fast
+
+    return fast.round_queries(heads, gates)
 
 
 def select(
@@ -67,6 +78,7 @@ def select(
     topk: int,
     *,
     max_tokens: int | None = None,
+    one_each: bool | None = None,
     kernels: Kernels = "auto",
 ) -> Tensor:
     """Places that each query attends to: [T, topk] int32, ascending, padded with -1. Exact and deterministic.
@@ -74,9 +86,16 @@ def select(
     Score of place s: ``sum_h index_weight[t, h] * relu(index_q[t, h] . key[s])`` (times the key's scale) in float32,
     for ``index_q`` [T, H, D] and ``index_weight`` [T, H] of :func:`index_queries`. Ties go to the lowest place; a query
     that sees at most ``topk`` places takes them all. ``max_tokens`` is a bound on ``query_position + 1`` that the host
-    knows; it saves memory and launches where the table is much wider.
+    knows; it saves memory and launches where the table is much wider. ``one_each`` says that every query is of another
+    request, as in decoding, or that adjacent ones are mostly of the same; None guesses from T. It changes speed alone.
     """
-    return reference.select(index_q, index_weight, index_k, slot_table, query_row, query_position, topk)
+    if not _triton_wanted(index_q.device, kernels):
+        return reference.select(index_q, index_weight, index_k, slot_table, query_row, query_position, topk)
+    from keyeloop.model_backend.kernels import fast
+
+    return fast.select(
+        index_q, index_weight, index_k, slot_table, query_row, query_position, topk, max_tokens, one_each
+    )
 
 
 def sparse_attention(
@@ -95,4 +114,24 @@ def sparse_attention(
     ``k_cache`` and ``v_cache`` are [slots, kv_heads, D]; one set serves all heads of a query. ``scale`` is usually
     ``D**-0.5``. A query without positions gets zeros.
     """
-    return reference.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
+    if not _triton_wanted(q.device, kernels):
+        return reference.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
+    from keyeloop.model_backend.kernels import fast
+
+    return fast.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
+
+
+def _triton_wanted(device: torch.device, kernels: Kernels) -> bool:
+    if choose(device, kernels) == "reference":
+        return False
+    if not _has_triton():
+        raise ConfigError(
+            "the kernels for a GPU need the package triton, which is not installed here: "
+            f"install it, or set {ENVIRONMENT}=reference"
+        )
+    return True
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
