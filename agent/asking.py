@@ -10,6 +10,7 @@ from keyeloop.agent.context import Context, Edit
 from keyeloop.agent.guards import Guards
 from keyeloop.model_backend.base import Delta, ModelBackend, Reply
 from keyeloop.runtime.budget import Budget
+from keyeloop.runtime.content import TurnTokens
 from keyeloop.runtime.errors import ContextOverflow
 from keyeloop.runtime.events import ContextEdited, Event, ReplyReceived, RequestSent, RunStatus
 from keyeloop.runtime.wire import to_wire
@@ -46,6 +47,7 @@ class Asker:
         self._budget, self._guards = budget, guards
         self._record, self._on_delta = record, on_delta
         self._calls = calls
+        self._sequence: tuple[int, ...] = ()
         self.turn = turns
         """Requests so far."""
         self.stop: Stop | None = None
@@ -101,6 +103,7 @@ class Asker:
                 malformed=reply.malformed,
                 first_token_s=reply.first_token_s,
                 duration_s=clock.monotonic() - started_s,
+                tokens=self._tokens(reply),
             )
         )
         return reply
@@ -130,6 +133,13 @@ class Asker:
                 )
             )
         return bool(edits)
+
+    def _tokens(self, reply: Reply) -> TurnTokens | None:
+        """The exact tokens of a turn, where they are known; what the turn before holds is not written again."""
+        if reply.tokens is None:
+            return None
+        before, self._sequence = self._sequence, reply.tokens.sequence()
+        return reply.tokens.after(before)
 
     def _number_calls(self, reply: Reply) -> Reply:
         """Calls are numbered through the run, so that ids are unique and the same in an equal run."""

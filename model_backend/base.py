@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from keyeloop.runtime.content import MalformedCall, Message, ToolSpec, Usage
+from keyeloop.runtime.content import MalformedCall, Message, ToolSpec, TurnTokens, Usage
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.visual_cost import VisualCost
 
@@ -52,6 +52,8 @@ class Reply:
     malformed: tuple[MalformedCall, ...] = ()
     first_token_s: float | None = None
     """Seconds from the request to the first output token."""
+    tokens: TurnTokens | None = None
+    """The whole prompt and the reply in tokens, where the backend knows them."""
 
 
 @dataclass(frozen=True)

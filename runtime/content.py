@@ -140,6 +140,35 @@ def _cost_of_both(one: Usage, other: Usage) -> float | None:
 
 
 @dataclass(frozen=True)
+class TurnTokens:
+    """The very tokens of one turn, where a backend knows them: what was read, what was drawn, how likely that was."""
+
+    prompt_ids: tuple[int, ...]
+    """What the model read, from place ``kept`` on; a picture has a token for each of its places."""
+    ids: tuple[int, ...]
+    """What it drew, the token that ends the turn included."""
+    logprobs: tuple[float, ...]
+    """Of each of ``ids``, natural logarithm."""
+    kept: int = 0
+    """The prompt begins with this many tokens of the turn before, its prompt and reply in a row."""
+
+    def after(self, before: tuple[int, ...]) -> TurnTokens:
+        """The same turn behind ``before``, the sequence of the turn before: what is known from it is left out.
+
+        For a whole prompt, whose ``kept`` is 0.
+        """
+        kept = len(before)
+        if self.prompt_ids[:kept] != before:
+            pairs = zip(before, self.prompt_ids, strict=False)
+            kept = next((place for place, (old, new) in enumerate(pairs) if old != new), len(self.prompt_ids))
+        return TurnTokens(self.prompt_ids[kept:], self.ids, self.logprobs, kept)
+
+    def sequence(self, before: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Prompt and reply in a row; ``before`` is the sequence of the turn before."""
+        return before[: self.kept] + self.prompt_ids + self.ids
+
+
+@dataclass(frozen=True)
 class ToolResult:
     """What a tool gave back for one call."""
 

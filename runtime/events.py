@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from keyeloop.runtime.content import MalformedCall, ToolCall, ToolSpec, Usage
+from keyeloop.runtime.content import MalformedCall, ToolCall, ToolSpec, TurnTokens, Usage
 from keyeloop.runtime.evidence import Citation, Source, View
 from keyeloop.runtime.wire import MessageWire, PartWire, Wire
 
@@ -88,6 +88,8 @@ class ReplyReceived(EventBase):
     malformed: tuple[MalformedCall, ...] = ()
     first_token_s: float | None = None
     duration_s: float = 0.0
+    tokens: TurnTokens | None = None
+    """Behind those of the turn before in the same question; None where the backend does not know them."""
 
 
 class ToolCalled(EventBase):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from keyeloop.runtime.errors import InputError
 
-SCHEMES = ("http", "https")
+SCHEMES = {"http": "http", "https": "https"}
 FORM = "http://host:port/v1#name"
 
 
@@ -22,9 +23,16 @@ class Address:
     """None until the server is asked what it serves."""
     loopback: bool
     """The server is on this machine; no proxy is asked."""
+    scheme: str = ""
+    """What stands before ``://`` where that is not the protocol, such as ``sglang``."""
 
     def __str__(self) -> str:
-        return f"{self.base}#{self.name or ''}"
+        return f"{self.shown}#{self.name or ''}"
+
+    @property
+    def shown(self) -> str:
+        """The address as it was written, without a name."""
+        return f"{self.scheme}://{self.base.partition('://')[2]}" if self.scheme else self.base
 
 
 def is_address(model: str) -> bool:
@@ -32,8 +40,8 @@ def is_address(model: str) -> bool:
     return "://" in model
 
 
-def parse_address(text: str) -> Address:
-    """Read an address. Without a path ``/v1`` is meant.
+def parse_address(text: str, *, schemes: Mapping[str, str] = SCHEMES, form: str = FORM, path: str = "/v1") -> Address:
+    """Read an address. Without a path ``path`` is meant; ``schemes`` tells the protocol behind each scheme.
 
     Raises InputError, one line with the cure, for another scheme, no host, a bad port, a query, or a user and password
     (which are not repeated).
@@ -42,19 +50,20 @@ def parse_address(text: str) -> Address:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise InputError(f"model address cannot be read ({error}): write {FORM}") from None
+        raise InputError(f"model address cannot be read ({error}): write {form}") from None
     if parts.username is not None or parts.password is not None:
-        raise InputError(f"model address holds a user or password: write {FORM} and set KEYELOOP_API_KEY")
+        raise InputError(f"model address holds a user or password: write {form} and set KEYELOOP_API_KEY")
     if parts.query:
-        raise InputError(f"model address holds a query after '?': write {FORM} and set KEYELOOP_API_KEY for a key")
-    if parts.scheme.lower() not in SCHEMES:
-        raise InputError(f"model address {text!r} begins with {parts.scheme}://: write {FORM}")
+        raise InputError(f"model address holds a query after '?': write {form} and set KEYELOOP_API_KEY for a key")
+    scheme = parts.scheme.lower()
+    if scheme not in schemes:
+        raise InputError(f"model address {text!r} begins with {parts.scheme}://: write {form}")
     if not host or any(char.isspace() or not char.isprintable() for char in text):
-        raise InputError(f"model address {text!r} {'holds white space' if host else 'names no host'}: write {FORM}")
+        raise InputError(f"model address {text!r} {'holds white space' if host else 'names no host'}: write {form}")
     place = f"[{host}]" if ":" in host else host
-    path = parts.path.rstrip("/") or "/v1"
-    base = f"{parts.scheme.lower()}://{place}{'' if port is None else f':{port}'}{path}"
-    return Address(base, parts.fragment or None, _is_loopback(host))
+    below = parts.path.rstrip("/") or path
+    base = f"{schemes[scheme]}://{place}{'' if port is None else f':{port}'}{below}"
+    return Address(base, parts.fragment or None, _is_loopback(host), scheme if schemes[scheme] != scheme else "")
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
@@ -20,6 +18,7 @@ from keyeloop.model_backend.openai_chat.hermes import in_words
 from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, PicturePlace, body
 from keyeloop.model_backend.openai_chat.probing import Facts, ask
 from keyeloop.model_backend.scripted import PatchCost
+from keyeloop.model_backend.served.asked_once import AskedOnce
 from keyeloop.model_backend.served.pictures import PictureUrls
 from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts
 from keyeloop.runtime.content import Text, Usage
@@ -85,19 +84,17 @@ class OpenAIChat:
         self._context_tokens, self._pictures, self._call_form = context_tokens, pictures, call_form
         self._cost = cost
         self._urls = PictureUrls()
-        self._asking = threading.Lock()
-        self._known: _Model | None = None
-        self._answer: Future[_Model] | None = None
+        self._model = AskedOnce(self._meet)
         self._reasoning_field: str | None = None
         self._opens_thinking = False
 
     def capabilities(self) -> Capabilities:
         """What the server says of its model; the first call asks it, and blocks. See :mod:`.probing`."""
-        return self._model().capabilities
+        return self._model.answer().capabilities
 
     def count_tokens(self, request: Request) -> Usage:
         """An estimate, held to what the server counted for earlier turns. See :mod:`.counting`."""
-        return self._model().estimate.count(request)
+        return self._model.answer().estimate.count(request)
 
     async def generate(
         self, request: Request, media: MediaStore, on_delta: Callable[[Delta], None] | None = None
@@ -109,7 +106,7 @@ class OpenAIChat:
         """
         started = time.monotonic()
         require_requests_allowed(str(self.address))
-        known = self._known if self._known is not None else await asyncio.to_thread(self._model)
+        known = await self._model.wait()
         facts, where = known.facts, self._sender.where
         place = facts.pictures
         if place is None:
@@ -139,24 +136,9 @@ class OpenAIChat:
         self._urls.clear()
         await self._sender.close()
 
-    def _model(self) -> _Model:
-        """What is known of the model; asked in a thread of its own, so that a running event loop does not matter.
-
-        Who comes while it is being asked waits for the same answer, or the same failure: many tasks end as soon as
-        one where no server is. After a failure the next one asks anew.
-        """
-        with self._asking:
-            if self._known is not None:
-                return self._known
-            if self._answer is None or self._answer.done():
-                thread = ThreadPoolExecutor(1, thread_name_prefix="keyeloop-probe")
-                self._answer = thread.submit(self._meet)
-                thread.shutdown(wait=False)
-            answer = self._answer
-        return answer.result()
-
-    def _meet(self) -> _Model:
-        facts = asyncio.run(self._ask())
+    async def _meet(self) -> _Model:
+        require_requests_allowed(str(self.address))
+        facts = await ask(self._sender, self.address, self._context_tokens, self._pictures, self._call_form)
         cost = self._cost or visual_cost(facts.name)
         capabilities = Capabilities(
             model=f"{self._sender.where}#{facts.name}",
@@ -165,12 +147,7 @@ class OpenAIChat:
             native_video=False,
             tool_images=facts.pictures == "tool",
         )
-        self._known = _Model(facts, capabilities, TokenEstimate(cost, pictures_sent=facts.pictures != "omit"))
-        return self._known
-
-    async def _ask(self) -> Facts:
-        require_requests_allowed(str(self.address))
-        return await ask(self._sender, self.address, self._context_tokens, self._pictures, self._call_form)
+        return _Model(facts, capabilities, TokenEstimate(cost, pictures_sent=facts.pictures != "omit"))
 
 
 def _has_pictures(request: Request) -> bool:
