@@ -16,6 +16,7 @@ from keyeloop.agent.cli.evaluate import evaluate
 from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
+from keyeloop.agent.cli.serve import serve
 from keyeloop.agent.cli.show import show
 from keyeloop.runtime.errors import KeyeloopError, UsageError
 
@@ -46,6 +47,7 @@ def build_app() -> typer.Typer:
         ("model", model),
     ):
         app.command(name)(command)
+    app.command("serve", context_settings={"allow_extra_args": True})(serve)
     return app
 
 

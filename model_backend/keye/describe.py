@@ -75,7 +75,7 @@ def describe(name_or_path: str | Path) -> ModelDescription:
     there or has no weights, ConfigError for its config.json, CheckpointError for weights that do not fit it.
     """
     if str(name_or_path) == KEYE_30B:
-        return _described(KEYE_30B, None, keye_30b())
+        return describe_config(KEYE_30B, keye_30b())
     tiny = str(name_or_path) == KEYE_TINY
     folder = Path(__file__).parent.parent / "keye_tiny" if tiny else Path(name_or_path)
     if not folder.exists():
@@ -83,10 +83,11 @@ def describe(name_or_path: str | Path) -> ModelDescription:
                          "and *.safetensors")  # fmt: skip
     if tiny and not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} holds no weights of {KEYE_TINY}: install keyeloop again, with its data files")
-    return _described(KEYE_TINY if tiny else folder.name, folder, KeyeConfig.from_folder(folder))
+    return describe_config(KEYE_TINY if tiny else folder.name, KeyeConfig.from_folder(folder), folder)
 
 
-def _described(name: str, folder: Path | None, config: KeyeConfig) -> ModelDescription:
+def describe_config(name: str, config: KeyeConfig, folder: Path | None = None) -> ModelDescription:
+    """Describe a configuration, and the weights of ``folder`` where there is one; raises as :func:`describe` does."""
     shapes = published_shapes(config)
     stored_bytes = None
     if folder is not None:
