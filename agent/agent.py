@@ -14,11 +14,10 @@ from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
 from keyeloop.agent.batch import many
 from keyeloop.agent.builtin import builtin_tools
-from keyeloop.agent.counting import Counting, counting_model
 from keyeloop.agent.dispatch import check_schemas
 from keyeloop.agent.inputs import CheckedTask, Examination, PathLike, read_images
 from keyeloop.agent.loading import Loading
-from keyeloop.agent.models import ModelLike, check_model, model_name
+from keyeloop.agent.models import ModelLike
 from keyeloop.agent.past import Past
 from keyeloop.agent.playing import StreamEvent as StreamEvent
 from keyeloop.agent.playing import play_to_end, played, require_no_loop
@@ -30,6 +29,7 @@ from keyeloop.agent.watching import Watch, check_watch, schedule_videos
 from keyeloop.model_backend.base import ModelBackend, Sampling
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.clock import Clock, SystemClock
+from keyeloop.runtime.config import Config, load_config
 from keyeloop.runtime.errors import ConfigError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.picture import Pixels
@@ -46,38 +46,42 @@ class Agent:
     ``model`` is ``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name``, ``replay:RUN``, or a backend.
     ``tools`` are all the tools that the model may call; left out, it gets the built-in ones. With ``prices`` every
     usage tells its cost. ``deps`` is for tools that read it from their ``ToolContext``. ``runs`` is where every run
-    gets a folder of its own.
+    gets a folder of its own. What is not given is taken from ``settings``, and those, where they are not given, from
+    the environment (``KEYELOOP_*``) and ``keyeloop.toml``, as on the command line: ``Config()`` reads neither.
     """
 
     def __init__(
         self,
-        model: ModelLike = "keye-tiny",
+        model: ModelLike | None = None,
         tools: Iterable[Tool] | None = None,
         *,
         limits: Limits | None = None,
         prices: Prices | None = None,
         sampling: Sampling | None = None,
-        runs: PathLike = "runs",
+        runs: PathLike | None = None,
         system: str | None = None,
         result_visual_tokens: int | None = None,
         clock: Clock | None = None,
         deps: Any = None,
+        settings: Config | None = None,
     ) -> None:
-        check_model(model)
-        self._named = model
-        self._model = Loading(model)
+        settings = load_config() if settings is None else settings
+        self._model = Loading(model, settings)
         self._tools = None if tools is None else Toolset(tools)
         check_schemas(self._tools or ())
-        self._limits = limits or Limits()
-        self._prices = prices
-        if self._limits.cost is not None and prices is None:
+        self._limits = limits or settings.limits
+        self._prices = prices or settings.prices
+        if self._limits.cost is not None and self._prices is None:
             raise ConfigError("a limit of cost needs prices: set price_input and price_output (of a million tokens)")
-        self._sampling = sampling or Sampling()
+        self._sampling = sampling or Sampling(
+            settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, settings.seed
+        )
         self._system = system_text() if system is None else system
-        self._result_visual_tokens = result_visual_tokens
+        self._result_visual_tokens = result_visual_tokens or settings.result_visual_tokens
         self._clock = clock or SystemClock()
+        self._documents = settings.documents
         self._deps = deps
-        self.runs = Path(runs)
+        self.runs = Path(settings.runs if runs is None else runs)
 
     async def run(self, task: Task | str, **options: Unpack[Options]) -> Answer:
         """Run one task to its end: a question, and its options as keywords.
@@ -111,7 +115,7 @@ class Agent:
         which tells before ``run_start`` how far frames of ``watch`` are decoded. Closing the
         iterator ends the run as interrupted. Raises as :meth:`run` does.
         """
-        return self._stream(Task.of(task, **options))
+        return self._stream(self._asked(task, options))
 
     async def plan(self, task: Task | str, **options: Unpack[Options]) -> RequestPlan:
         """What the first request of such a run would hold; nothing is decoded, hashed, recorded or asked of the model.
@@ -119,12 +123,10 @@ class Agent:
         A server may be asked for its list of models, a backend of one's own for its capabilities. Raises InputError as
         :meth:`run` does.
         """
-        asked = Task.of(task, **options)
+        asked = self._asked(task, options)
         with Decoder() as decoder:
             examined = await asyncio.to_thread(examine, asked, decoder, hashed=False)
-        counter: Counting | None = self._model.loaded
-        if counter is None:
-            counter = await asyncio.to_thread(counting_model, self._named)
+        counter = await asyncio.to_thread(self._model.counting)
         tools = self._tools_for(examined.task().sources.values(), examined.documents)
         return await asyncio.to_thread(
             plan_request, examined, asked.watch, counter, self._system, tools, self._limits, self._prices
@@ -190,6 +192,10 @@ class Agent:
     ) -> None:
         await self.close()
 
+    def _asked(self, task: Task | str, options: Options) -> Task:
+        asked = Task.of(task, **options)
+        return replace(asked, documents=self._documents) if asked.documents is None else asked
+
     async def _stream(self, asked: Task) -> AsyncGenerator[StreamEvent, None]:
         with Decoder() as decoder:
             examined = await asyncio.to_thread(examine, asked, decoder)
@@ -235,6 +241,6 @@ class Agent:
             runs=self.runs,
             clock=self._clock,
             decoder=decoder,
-            model=model_name(self._named),
+            model=self._model.name,
             past=past,
         )

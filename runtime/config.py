@@ -43,6 +43,10 @@ class Config(BaseModel):
     """Picture tokens that one tool result may add; None leaves it to the model's context."""
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Above a temperature of 0, only the likeliest tokens that together have this share are drawn from."""
+    top_k: int = Field(default=0, ge=0)
+    """Above a temperature of 0, only so many of the likeliest tokens are drawn from; 0 is all."""
     max_tokens: int = Field(default=1024, gt=0)
     """Longest reply."""
     seed: int | None = None

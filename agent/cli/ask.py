@@ -38,9 +38,8 @@ def ask(
     from keyeloop.agent.cli.run import watch
     from keyeloop.agent.cli.show import read_run
     from keyeloop.agent.live import LiveView
-    from keyeloop.agent.models import configured_model, recorded_model
+    from keyeloop.agent.models import recorded_model
     from keyeloop.agent.user_tools import load_tool
-    from keyeloop.model_backend.base import Sampling
     from keyeloop.runtime.config import load_config
 
     past = read_run(run, load_config({"runs": runs}).runs)
@@ -60,13 +59,9 @@ def ask(
     kinds = {source.kind for source in past.start.inputs}
     builtin = builtin_tools(kinds, None if documents is None else Path(documents))
     agent = Agent(
-        configured_model(config),
-        [*(one for one in builtin if one.spec.name not in own), *own.values()],
-        limits=config.limits,
-        prices=config.prices,
-        sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
+        tools=[*(one for one in builtin if one.spec.name not in own), *own.values()],
         runs=past.folder.parent,
-        result_visual_tokens=config.result_visual_tokens,
+        settings=config,
     )
     view = LiveView(Console(stderr=as_json), past.folder.parent, past.folder)
     end = asyncio.run(watch(agent.stream_ask(past.folder, question), view))

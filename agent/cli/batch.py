@@ -135,28 +135,17 @@ async def _play(
         await backend.close()
 
 
-def agent_chooser(backend: ModelBackend, config: Config, own: Sequence[Tool]) -> Callable[[Task], Agent]:
-    """An agent for each task: the built-in tools follow its inputs, as in a run of its own."""
+def agent_chooser(backend: ModelBackend, config: Config, own: Sequence[Tool] | None) -> Callable[[Task], Agent]:
+    """An agent for each task: the built-in tools follow its inputs, as in a run of its own; none where own is None."""
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.builtin import builtin_tools
-    from keyeloop.model_backend.base import Sampling
-
-    def make(tools: Sequence[Tool] | None) -> Agent:
-        return Agent(
-            backend,
-            tools,
-            limits=config.limits,
-            prices=config.prices,
-            sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
-            runs=config.runs,
-            result_visual_tokens=config.result_visual_tokens,
-        )
 
     def choose(task: Task) -> Agent:
         if not own:
             return plain
         kinds = [*(["video"] if task.video or task.videos else []), *(["image"] if task.images else [])]
-        return make([*builtin_tools(kinds, None if task.documents is None else Path(task.documents)), *own])
+        tools = [*builtin_tools(kinds, None if task.documents is None else Path(task.documents)), *own]
+        return Agent(backend, tools, settings=config)
 
-    plain = make(None)
+    plain = Agent(backend, [] if own is None else None, settings=config)
     return choose

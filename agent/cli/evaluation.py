@@ -24,7 +24,7 @@ from keyeloop.agent.evaluation.tables import print_evaluation
 from keyeloop.agent.task import Task
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.agent.wording import clipped
-from keyeloop.model_backend.base import ModelBackend, Sampling
+from keyeloop.model_backend.base import ModelBackend
 from keyeloop.runtime.config import Config
 from keyeloop.runtime.errors import ConfigError, InputError
 from keyeloop.runtime.prices import Prices
@@ -102,20 +102,9 @@ class Wish:
         """An agent for each task; with a seed, every epoch draws from another."""
         config = self.config.model_copy(update={"runs": self.out / "runs"})
         seeds = [None if config.seed is None else config.seed + epoch for epoch in range(self.epochs)]
-        every = [self._without_tools(backend, config, seed) if self.no_tools else
-                 agent_chooser(backend, config.model_copy(update={"seed": seed}), own) for seed in seeds]  # fmt: skip
+        settings = [config.model_copy(update={"seed": seed}) for seed in seeds]
+        every = [agent_chooser(backend, each, None if self.no_tools else own) for each in settings]
         return lambda task: every[int(task.id.rpartition("#")[2]) - 1](task)
-
-    def _without_tools(self, backend: ModelBackend, config: Config, seed: int | None) -> Callable[[Task], Agent]:
-        agent = Agent(
-            backend,
-            [],
-            limits=config.limits,
-            prices=config.prices,
-            sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=seed),
-            runs=config.runs,
-        )
-        return lambda task: agent
 
     def _setting(self) -> dict[str, Any]:
         """Who is asked and how: answers of another setting are not mixed with these."""
@@ -125,6 +114,9 @@ class Wish:
             "looks": "whole video, no tools" if self.no_tools else "with tools",
             "tools": list(self.tools),
             "temperature": config.temperature,
+            **{
+                name: value for name, value in (("top_p", config.top_p), ("top_k", config.top_k)) if value not in (0, 1)
+            },
             "seed": config.seed,
             "max_tokens": config.max_tokens,
         }

@@ -46,6 +46,12 @@ def run(
     max_cost: Annotated[float | None, typer.Option(help="Cost of the whole run; needs prices in the settings.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="At a temperature above 0, the likeliest tokens of this share together.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="At a temperature above 0, so many likeliest tokens; 0 all.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws at a temperature above 0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
 ) -> int:
@@ -54,12 +60,9 @@ def run(
 
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.answer import Answer
-    from keyeloop.agent.counting import planning_model
     from keyeloop.agent.live import LiveView
-    from keyeloop.agent.models import configured_model
     from keyeloop.agent.task import Task
     from keyeloop.agent.watching import check_watch
-    from keyeloop.model_backend.base import Sampling
     from keyeloop.runtime.config import load_config
 
     config = load_config(
@@ -75,21 +78,13 @@ def run(
             "cost": max_cost,
             "max_tokens": max_tokens,
             "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
             "seed": seed,
         }
     )
-    agent = Agent(
-        planning_model(config) if plan else configured_model(config),
-        _tools(tool or [], bool(video), bool(image), config),
-        limits=config.limits,
-        prices=config.prices,
-        sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=config.seed),
-        runs=config.runs,
-        result_visual_tokens=config.result_visual_tokens,
-    )
-    asked = Task(
-        question, videos=video or (), images=image or (), documents=config.documents, watch=check_watch(watched)
-    )
+    agent = Agent(tools=_tools(tool or [], bool(video), bool(image), config), settings=config)
+    asked = Task(question, videos=video or (), images=image or (), watch=check_watch(watched))
     if plan:
         planned = asyncio.run(agent.plan(asked))
         print(json.dumps(planned.to_json(), ensure_ascii=False) if as_json else planned)

@@ -20,6 +20,7 @@ from keyeloop.agent.batch.result_file import Record, ResultFile
 from keyeloop.agent.inputs import PathLike
 from keyeloop.agent.models import ModelLike
 from keyeloop.agent.task import Task
+from keyeloop.runtime.config import Config
 from keyeloop.runtime.prices import Prices
 
 SYSTEM = (
@@ -40,8 +41,11 @@ class Verdict(BaseModel):
 
 
 def judge_agent(model: ModelLike, runs: PathLike, prices: Prices | None = None) -> Agent:
-    """An agent that judges: no tools, the judge's words, a record of every verdict under ``runs``."""
-    return Agent(model, [], system=SYSTEM, runs=runs, prices=prices)
+    """An agent that judges: no tools, the judge's words, a record of every verdict under ``runs``.
+
+    No setting of the environment reaches it: those are of the model that is judged.
+    """
+    return Agent(model, [], system=SYSTEM, runs=runs, prices=prices, settings=Config())
 
 
 def words_to_judge(question: str, references: tuple[str, ...], answer: str) -> str:
