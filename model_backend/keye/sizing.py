@@ -79,31 +79,32 @@ def plan_video(
     total_pixels: int = VIDEO_TOTAL_TOKENS * PIXELS_PER_TOKEN,
     adaptive: bool = False,
     videos: int = 1,
+    floor_tokens: int = FRAME_MIN_TOKENS,
 ) -> VideoPlan:
     """Plan a whole video of ``frames`` frames at ``fps`` as Keye's own reader does.
 
     ``total_pixels`` is shared by ``videos`` videos; ``adaptive`` spends less of it on short ones. The count of frames
-    comes first (at 64 tokens each they must fit), then the largest common size; the published search may overshoot the
-    budget by less than one token a frame, and so does this one. Raises InputError without frames.
+    comes first (at ``floor_tokens`` each they must fit), then the largest common size; the published search may
+    overshoot the budget by less than one token a frame, and so does this one. Raises InputError without frames.
     """
     if frames < 1 or fps <= 0:
         raise InputError(f"a video of {frames} frames at {fps} fps has nothing to show")
     budget = total_pixels / videos
     if adaptive and videos == 1:
         budget *= next((share for longest_s, share in _TIERS if frames / fps <= longest_s), 1.0)
-    count = _frame_count(frames, fps, wanted_fps, min_frames, max_frames, budget)
+    count = _frame_count(frames, fps, wanted_fps, min_frames, max_frames, budget / (floor_tokens * PIXELS_PER_TOKEN))
     indices = tuple(_linspace(frames - 1, count))
-    low_pixels = max(frame_min_pixels, FRAME_MIN_TOKENS * PIXELS_PER_TOKEN)
+    low_pixels = max(frame_min_pixels, floor_tokens * PIXELS_PER_TOKEN)
     high_pixels = _frame_tokens(count, budget, low_pixels, frame_max_pixels) * PIXELS_PER_TOKEN
     new_height, new_width = smart_resize(height, width, min_pixels=low_pixels, max_pixels=high_pixels)
     return VideoPlan(indices, tuple(index / fps for index in indices), new_width, new_height)
 
 
 def _frame_count(
-    frames: int, fps: float, wanted_fps: float, min_frames: int, max_frames: int | None, budget_pixels: float
+    frames: int, fps: float, wanted_fps: float, min_frames: int, max_frames: int | None, fitting_frames: float
 ) -> int:
     wanted = int(frames / fps * min(wanted_fps, fps))
-    fitting = max(1, math.floor(budget_pixels / (FRAME_MIN_TOKENS * PIXELS_PER_TOKEN)))
+    fitting = max(1, math.floor(fitting_frames))
     most = min(frames, fitting, frames if max_frames is None else max_frames)
     return min(max(wanted, min_frames), most)
 

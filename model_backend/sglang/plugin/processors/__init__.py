@@ -1,0 +1,1 @@
+"""SGLang looks here for multimodal processors."""
