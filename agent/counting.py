@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from keyeloop.agent.models import REPLAY, ModelLike, check_model, load_model
-from keyeloop.model_backend.base import Capabilities, Request
+from keyeloop.agent.models import REPLAY, ModelLike, check_model, load_model, served_model
+from keyeloop.model_backend.base import Capabilities, ModelBackend, Request
 from keyeloop.model_backend.local.counter import LocalCounter
 from keyeloop.model_backend.openai_chat.address import is_address
 from keyeloop.runtime.config import Config
@@ -34,19 +34,18 @@ def counting_model(model: ModelLike) -> Counting:
         return model
     name = os.fspath(model)
     if is_address(name):
-        from keyeloop.model_backend.openai_chat.backend import OpenAIChat
-
-        return OpenAIChat(name, pictures="user", call_form="native", tries=1)
+        return planned_server(Config(model=name))
     return load_model(name) if name.startswith(REPLAY) else LocalCounter(name)
 
 
 def planning_model(config: Config) -> ModelLike:
     """The model that settings name, such that asking for its capabilities tries nothing out at a server."""
-    if not is_address(config.model):
-        return config.model
-    from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+    return planned_server(config) if is_address(config.model) else config.model
 
+
+def planned_server(config: Config) -> ModelBackend:
+    """The client of the address that settings name, with everything taken as given that it would try out."""
     pictures, call_form = config.pictures or "user", config.call_form or "native"
-    return OpenAIChat(
-        config.model, context_tokens=config.context_tokens, pictures=pictures, call_form=call_form, tries=1
+    return served_model(
+        config.model, config.model_copy(update={"pictures": pictures, "call_form": call_form, "tries": 1})
     )

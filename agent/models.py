@@ -1,6 +1,6 @@
 """From what a person names to who thinks, by one grammar on the command line, in settings and in Python.
 
-``keye-tiny | FOLDER | http://host:port/v1#name | replay:RUN``
+``keye-tiny | FOLDER | http://host:port/v1#name | sglang://host:port#name | replay:RUN``
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from keyeloop.model_backend.base import ModelBackend
 from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
 from keyeloop.model_backend.openai_chat.address import is_address, parse_address
 from keyeloop.model_backend.replay import ReplayBackend
+from keyeloop.model_backend.sglang.native.address import is_native, parse_native
 from keyeloop.runtime.config import Config
 from keyeloop.runtime.errors import ConfigError, InputError, JournalError
 from keyeloop.runtime.journal import JOURNAL
@@ -34,7 +35,9 @@ def check_model(model: ModelLike) -> None:
             raise InputError(f"model {model!r} is no name, no folder and no backend (it has no generate)")
         return
     name = os.fspath(model)
-    if is_address(name):
+    if is_native(name):
+        parse_native(name)
+    elif is_address(name):
         parse_address(name)
     elif not name.startswith(REPLAY):
         model_folder(name)
@@ -60,9 +63,7 @@ def load_model(model: ModelLike) -> ModelBackend:
         except JournalError as error:
             raise InputError(f"{error}; name another run to replay") from None
     if is_address(name):
-        from keyeloop.model_backend.openai_chat.backend import OpenAIChat
-
-        return OpenAIChat(name)
+        return served_model(name, Config())
     with needs_local(f"running {name} on this machine"):
         from keyeloop.model_backend.local.engine import LocalBackend
     return LocalBackend.load(name)
@@ -89,17 +90,26 @@ def recorded_model(run: Trajectory) -> str:
 
 def configured_model(config: Config) -> ModelLike:
     """The model that settings name; a served one with what they say of its server."""
-    if not is_address(config.model):
-        return config.model
-    from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+    return served_model(config.model, config) if is_address(config.model) else config.model
+
+
+def served_model(name: str, config: Config) -> ModelBackend:
+    """The client for an address, with what settings say of its server; nothing is sent yet."""
     from keyeloop.model_backend.served.sending import Timeouts
 
+    timeouts = Timeouts(config.connect_seconds, config.read_seconds, config.reply_seconds)
+    if is_native(name):
+        with needs_local(f"asking {name} in tokens"):
+            from keyeloop.model_backend.sglang.native.backend import SGLangNative
+        return SGLangNative(name, context_tokens=config.context_tokens, timeouts=timeouts, tries=config.tries)
+    from keyeloop.model_backend.openai_chat.backend import OpenAIChat
+
     return OpenAIChat(
-        config.model,
+        name,
         context_tokens=config.context_tokens,
         pictures=config.pictures,
         call_form=config.call_form,
-        timeouts=Timeouts(config.connect_seconds, config.read_seconds, config.reply_seconds),
+        timeouts=timeouts,
         tries=config.tries,
     )
 

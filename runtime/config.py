@@ -27,7 +27,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str = "keye-tiny"
-    """``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name`` or ``replay:RUN``."""
+    """``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name``, ``sglang://host:port#name`` or
+    ``replay:RUN``."""
     runs: Path = Path("runs")
     """Folder under which every run gets a folder of its own."""
     documents: Path | None = None

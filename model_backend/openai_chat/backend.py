@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ from keyeloop.model_backend.openai_chat.probing import Facts, ask
 from keyeloop.model_backend.scripted import PatchCost
 from keyeloop.model_backend.served.asked_once import AskedOnce
 from keyeloop.model_backend.served.pictures import PictureUrls
-from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts
+from keyeloop.model_backend.served.sending import KEY_VARIABLE as KEY_VARIABLE
+from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts, given_key
 from keyeloop.runtime.content import Text, Usage
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.visual_cost import VisualCost
-
-KEY_VARIABLE = "KEYELOOP_API_KEY"
 
 
 def visual_cost(name: str) -> VisualCost:
@@ -73,10 +71,9 @@ class OpenAIChat:
         :func:`visual_cost`). InputError for a bad address.
         """
         self.address: Address = parse_address(address)
-        key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
         self._sender = Sender(
             self.address.base,
-            (key or "").strip() or None,
+            given_key(api_key),
             timeouts or Timeouts(),
             tries,
             loopback=self.address.loopback,
@@ -120,7 +117,7 @@ class OpenAIChat:
             body,
             in_words(request) if facts.calls == "text" else request,
             facts.name,
-            lambda picture: self._urls.url(picture, media),
+            lambda picture: self._urls.url(picture, media).decode(),
             place=place,
             reasoning_field=self._reasoning_field,
         )

@@ -120,7 +120,7 @@ async def _call_form(sender: Sender, name: str) -> tuple[CallForm, int | None]:
 
 
 async def _place(sender: Sender, name: str, calls: CallForm, words: int | None) -> PicturePlace | None:
-    url = data_url(grey_png(PROBE_SIDE_PX), "image/png")
+    url = data_url(grey_png(PROBE_SIDE_PX), "image/png").decode()
     shown: list[dict[str, Any]] = [
         {"type": "text", "text": WORDS},
         {"type": "image_url", "image_url": {"url": url}},

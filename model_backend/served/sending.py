@@ -7,6 +7,7 @@ in no text of an error.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from keyeloop.model_backend.served.events import DONE, data_lines, whole
 from keyeloop.model_backend.served.failures import RETRIED, Refused, Unanswered, refusal
 from keyeloop.runtime.errors import BackendError, ConfigError
 
+KEY_VARIABLE = "KEYELOOP_API_KEY"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 TRIES = 5
 Answer = TypeVar("Answer")
@@ -192,6 +194,11 @@ class Sender:
             text = str(error).replace(self._key, "***")
             return Refused(text, error.status) if isinstance(error, Refused) else type(error)(text)
         return error
+
+
+def given_key(key: str | None) -> str | None:
+    """The key that was given, else that of the environment; None for neither, or an empty one."""
+    return (os.environ.get(KEY_VARIABLE, "") if key is None else key).strip() or None
 
 
 def _words(error: httpx.TransportError) -> str:

@@ -85,6 +85,8 @@ class LoopbackServer:
     def __init__(self, plays: Iterable[Play] | Player, models: list[Json]) -> None:
         self.received: list[Received] = []
         """Chat requests."""
+        self.pages: dict[str, Json] = {}
+        """What is answered at other paths."""
         self.hung_up = threading.Event()
         """A client has closed its connection before the answer was whole."""
         self.port = 0
@@ -98,6 +100,11 @@ class LoopbackServer:
     def address(self) -> str:
         """Without a model's name."""
         return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def native(self) -> str:
+        """The address of its own interface."""
+        return f"sglang://127.0.0.1:{self.port}"
 
     async def listen(self) -> None:
         """Take connections at the port."""
@@ -116,6 +123,8 @@ class LoopbackServer:
 
     def play(self, request: Received) -> Play:
         """The answer to one request."""
+        if request.path in self.pages:
+            return Play(200, {"Content-Type": "application/json"}, (json.dumps(self.pages[request.path]).encode(),))
         if request.path.endswith("/models"):
             body = json.dumps({"object": "list", "data": self._models}).encode()
             return Play(200, {"Content-Type": "application/json"}, (body,))

@@ -1,0 +1,1 @@
+"""A client of SGLang's own interface: a request goes as token ids, a reply comes as token ids and their logprobs."""
