@@ -1,4 +1,4 @@
-"""A checkpoint from the Hugging Face hub: looked up, weighed, downloaded with progress, resumed where it was cut."""
+"""A checkpoint from the Hugging Face hub: looked up, weighed, downloaded with progress, and gone on with."""
 
 from __future__ import annotations
 
@@ -78,29 +78,36 @@ def fetch_config(model: HubModel, *, endpoint: str | None = None) -> Path:
 
 
 def download(model: HubModel, *, endpoint: str | None = None) -> Path:
-    """Download what is missing, with progress bars on stderr; the folder. What a cut download left is used.
+    """Download what is missing, with progress bars on stderr; the folder.
 
-    Raises OperatorError that says to run it again.
+    One file after another, in this thread, so that Ctrl-C ends it at once. A broken connection is taken up where it
+    broke; run again after an end, whole files are kept. Raises OperatorError that says to run it again.
     """
     hub = _library()
-    with _told(model.repository):
-        return Path(
-            hub.snapshot_download(
-                model.repository,
-                revision=model.commit,
-                allow_patterns=[file.name for file in model.files],
-                endpoint=endpoint,
-            )
-        )
+    folder: Path | None = None
+    for file in model.files:
+        with _told(model.repository):
+            folder = Path(
+                hub.hf_hub_download(model.repository, file.name, revision=model.commit, endpoint=endpoint)
+            ).parent
+    assert folder is not None
+    return folder
 
 
 def cached_folder(repository: str, revision: str | None = None) -> Path | None:
-    """The folder of an earlier download, complete or not, without asking the hub; None where there is none."""
+    """The folder of the latest download, complete or not, without asking the hub; None where there is none."""
     hub = _library()
-    try:
-        return Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
-    except (OSError, ValueError):
+    if not cache_folder().is_dir():
         return None
+    kept = hub.scan_cache_dir(cache_folder()).repos
+    found = [
+        (one.last_modified, Path(one.snapshot_path))
+        for repo in kept
+        if repo.repo_id == repository and repo.repo_type == "model"
+        for one in repo.revisions
+        if revision is None or revision in one.refs or one.commit_hash.startswith(revision)
+    ]
+    return max(found)[1] if found else None
 
 
 def cache_folder() -> Path:
@@ -128,7 +135,7 @@ def _told(repository: str) -> Iterator[None]:
     except Exception as error:  # its HTTP library's, the file system's and its own have no base in common
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise OperatorError(f"{repository} could not be fetched from the hub: {lines[0]}; run the same command again, "
-                            "it goes on where it stopped, or name a folder")  from None  # fmt: skip
+                            "what is here already is kept, or name a folder")  from None  # fmt: skip
 
 
 def _library() -> Any:
