@@ -79,6 +79,11 @@ class Answer:
             raise UsageError(f"this answer has no agent to ask: call agent.ask({str(self.run)!r}, ...)")
         return self.agent
 
+    @property
+    def fits(self) -> bool:
+        """Whether it is of the type that was asked for, if one was."""
+        return read_answer(self.form, self.text).problem is None
+
     def __str__(self) -> str:
         return strip_citations(self.text)
 

@@ -56,6 +56,11 @@ class TaskOutcome:
                 "status": self.status,
                 "answer": "" if self.answer is None else str(self.answer),
                 "text": "" if self.answer is None else self.answer.text,
+                **(
+                    {}
+                    if self.answer is None or self.answer.form is None
+                    else {"value": to_jsonable_python(self.answer.value, fallback=str)}
+                ),
                 "reason": self.reason,
                 "citations": () if self.answer is None else self.answer.citations,
                 "run": None if self.run is None else str(self.run),

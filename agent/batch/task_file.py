@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keyeloop.agent.answer_form import AnswerForm
+from keyeloop.agent.answer_schema import read_schema
 from keyeloop.agent.task import Task
 from keyeloop.agent.watching import Watch
-from keyeloop.runtime.errors import InputError
+from keyeloop.runtime.errors import ConfigError, InputError
 
 
 class TaskLine(BaseModel):
@@ -52,6 +54,12 @@ class TaskLine(BaseModel):
         return {name: value for name, value in wanted.items() if value}
 
 
+class BatchLine(TaskLine):
+    """One line of a batch: also what its answer has to be, as a JSON schema or the name of a file with one."""
+
+    answer_schema: dict[str, Any] | str | None = None
+
+
 @dataclass(frozen=True)
 class FileTask:
     """One task of a file."""
@@ -59,7 +67,8 @@ class FileTask:
     task: Task
     """Its paths resolved against the file's folder; its ``id`` is unique in the file."""
     asked: dict[str, Any]
-    """As written, under the names ``task``, ``videos``, ``images``, ``documents`` and ``watch``."""
+    """As written, under the names ``task``, ``videos``, ``images``, ``documents``, ``watch`` and ``answer_schema``; a
+    schema as it is in its file."""
 
 
 class BadLines(InputError):
@@ -88,19 +97,26 @@ def read_tasks(path: Path) -> list[FileTask]:
         if not raw.strip():
             continue
         try:
-            line = TaskLine.model_validate_json(raw)
+            line = BatchLine.model_validate_json(raw)
         except ValidationError as error:
-            said = dict.fromkeys(line_problem(dict(each), TaskLine) for each in error.errors(include_url=False))
+            said = dict.fromkeys(line_problem(dict(each), BatchLine) for each in error.errors(include_url=False))
             problems += [f"{path}:{number}: {each}" for each in said]
             continue
         wrong = list(missing_inputs(line, path.parent))
-        asked = line.asked()
+        asked, form = line.asked(), None
+        try:
+            form = schema_form(line.answer_schema, path.parent)
+        except (ConfigError, InputError) as error:
+            wrong.append(f"answer_schema: {error}")
+        if form is not None:
+            asked["answer_schema"] = form.schema
         name = made_id(asked, named) if line.id is None else str(line.id).strip()
         if name in named:
             wrong.append(f"id {name!r} is that of line {named[name]} too: give each task its own")
         named.setdefault(name, number)
         problems += [f"{path}:{number}: {each}" for each in wrong]
-        found.append(FileTask(task_of(line, (line.task or line.question or "").strip(), name, path.parent), asked))
+        task = task_of(line, (line.task or line.question or "").strip(), name, path.parent)
+        found.append(FileTask(replace(task, answer=form), asked))
     if problems:
         raise BadLines(path, problems)
     if not found:
@@ -121,6 +137,13 @@ def task_of(line: TaskLine, words: str, name: str, folder: Path) -> Task:
         watch=line.watch,
         id=name,
     )
+
+
+def schema_form(schema: dict[str, Any] | str | None, folder: Path) -> AnswerForm | None:
+    """What an answer has to be, by a schema or the file of one. InputError and ConfigError where it is none."""
+    if schema is None:
+        return None
+    return AnswerForm(read_schema(folder / schema) if isinstance(schema, str) else schema)
 
 
 def missing_inputs(line: TaskLine, folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="What else you want to know.", show_default=False)],
     model: Annotated[
         str | None, typer.Option(help="Another model than the recorded one, named as for run.", show_default=False)
+    ] = None,
+    answer_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="A JSON schema that this answer has to fit.")
     ] = None,
     tool: Annotated[
         list[str] | None, typer.Option(help="The run's own tools, again, as FILE.py:function; may be repeated.")
@@ -34,8 +36,10 @@ def ask(
 
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.answer import Answer
+    from keyeloop.agent.answer_form import AnswerForm
+    from keyeloop.agent.answer_schema import read_schema
     from keyeloop.agent.builtin import builtin_tools
-    from keyeloop.agent.cli.run import watch
+    from keyeloop.agent.cli.run import told, watch
     from keyeloop.agent.cli.show import read_run
     from keyeloop.agent.live import LiveView
     from keyeloop.agent.models import recorded_model
@@ -64,7 +68,6 @@ def ask(
         settings=config,
     )
     view = LiveView(Console(stderr=as_json), past.folder.parent, past.folder)
-    end = asyncio.run(watch(agent.stream_ask(past.folder, question), view))
-    if as_json:
-        print(json.dumps(Answer.from_end(end, past.folder).to_json(), ensure_ascii=False))
-    return 0
+    form = None if answer_schema is None else AnswerForm(read_schema(answer_schema))
+    end = asyncio.run(watch(agent.stream_ask(past.folder, question, answer=form), view))
+    return told(Answer.from_end(end, past.folder, form=form), as_json)

@@ -28,7 +28,7 @@ def batch(
         typer.Argument(
             metavar="TASKS.jsonl",
             help="One JSON object a line: task (or question), and if need be id, video, videos, images, documents, "
-            "watch. Paths are relative to this file.",
+            "watch, answer_schema. Paths are relative to this file.",
             show_default=False,
         ),
     ],

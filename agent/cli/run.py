@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from keyeloop.agent.agent import StreamEvent
+    from keyeloop.agent.answer import Answer
     from keyeloop.agent.live import LiveView
     from keyeloop.runtime.config import Config
     from keyeloop.runtime.events import RunEnded
@@ -33,6 +34,9 @@ def run(
     ] = False,
     model: Annotated[
         str | None, typer.Option(help="keye-tiny (default), a folder, http://host:port/v1#name, or replay:RUN.")
+    ] = None,
+    answer_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="A JSON schema that the answer has to fit.")
     ] = None,
     tool: Annotated[
         list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
@@ -55,11 +59,16 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the draws at a temperature above 0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
 ) -> int:
-    """Ask a question about videos and pictures, and watch how it is answered."""
+    """Ask a question about videos and pictures, and watch how it is answered.
+
+    Exits with 1 when no answer came that fits --answer-schema, or the run failed; with 2 for wrong input.
+    """
     from rich.console import Console
 
     from keyeloop.agent.agent import Agent
     from keyeloop.agent.answer import Answer
+    from keyeloop.agent.answer_form import AnswerForm
+    from keyeloop.agent.answer_schema import read_schema
     from keyeloop.agent.live import LiveView
     from keyeloop.agent.task import Task
     from keyeloop.agent.watching import check_watch
@@ -84,16 +93,23 @@ def run(
         }
     )
     agent = Agent(tools=_tools(tool or [], bool(video), bool(image), config), settings=config)
-    asked = Task(question, videos=video or (), images=image or (), watch=check_watch(watched))
+    form = None if answer_schema is None else AnswerForm(read_schema(answer_schema))
+    asked = Task(question, videos=video or (), images=image or (), watch=check_watch(watched), answer=form)
     if plan:
         planned = asyncio.run(agent.plan(asked))
         print(json.dumps(planned.to_json(), ensure_ascii=False) if as_json else planned)
         return 0
     view = LiveView(Console(stderr=as_json), config.runs)
     end = asyncio.run(watch(agent.stream(asked), view))
-    if as_json and view.run is not None:
-        print(json.dumps(Answer.from_end(end, view.run).to_json(), ensure_ascii=False))
-    return 0
+    assert view.run is not None, "what has ended has begun"
+    return told(Answer.from_end(end, view.run, form=form), as_json)
+
+
+def told(answer: Answer, as_json: bool) -> int:
+    """Print an answer as JSON where that was asked for; the exit code: 1 where it is not what it had to be."""
+    if as_json:
+        print(json.dumps(answer.to_json(), ensure_ascii=False))
+    return 0 if answer.fits else 1
 
 
 async def watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> RunEnded:
