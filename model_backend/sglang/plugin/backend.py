@@ -1,0 +1,119 @@
+"""The attention backend ``keye_sa``: index keys and queries to places, places to attention, over SGLang's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
+from sglang.srt.mem_cache.memory_pool import KVWriteLoc
+from torch import Tensor
+
+from keyeloop.model_backend.kernels import ops
+from keyeloop.model_backend.sglang.plugin.pool import KeyePool
+from keyeloop.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Where the tokens of one forward pass stand; the same for all layers."""
+
+    rows: Tensor
+    """[T] int32: each token's row of the request-to-slot table."""
+    positions: Tensor
+    """[T] int32: each token's place in its request, from 0."""
+    max_tokens: int | None
+    """Longest request of the batch, where the host knows it; None inside CUDA graphs."""
+
+    @classmethod
+    def of(cls, forward_batch: Any, positions: Tensor) -> Queries:
+        """Read from SGLang's batch; ``positions`` [T] are places, not rope positions. Waits for nothing."""
+        rows = forward_batch.req_pool_indices.to(torch.int32)
+        if not forward_batch.forward_mode.is_extend():
+            return cls(rows, positions.to(torch.int32), None)
+        rows = torch.repeat_interleave(rows, forward_batch.extend_seq_lens, output_size=positions.shape[0])
+        longest = forward_batch.seq_lens_cpu
+        return cls(rows, positions.to(torch.int32), None if longest is None else int(longest.max()))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one layer's indexer says of the tokens: their keys, and what they ask with."""
+
+    queries: Queries
+    keys: Tensor
+    """[T, D], normalised and rotated."""
+    heads: Tensor | None
+    """[T, H, D], normalised and rotated; None where every token attends to all it sees."""
+    gates: Tensor | None
+    """[T, H] float32, times ``D**-0.5``."""
+    topk: int
+
+
+class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
+    """Each token attends to the ``topk`` places that its layer's indexer chose, in prefill and decode alike.
+
+    Decoding reads lengths from tensors only, so SGLang's CUDA graphs capture it whole.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        """Raises ConfigError unless SGLang built the pool that holds index keys."""
+        super().__init__()
+        self.token_to_kv_pool = runner.token_to_kv_pool
+        self.req_to_token_pool = runner.req_to_token_pool
+        if not isinstance(self.token_to_kv_pool, KeyePool):
+            raise ConfigError(f"the cache is a {type(self.token_to_kv_pool).__name__} without index keys: keyeloop's "
+                              "plugin did not reach it; this version of SGLang is not supported")  # fmt: skip
+
+    def init_forward_metadata(self, forward_batch: Any) -> None:
+        """Nothing: :class:`Queries` is computed once a pass, inside CUDA graphs too."""
+
+    def init_forward_metadata_out_graph(self, forward_batch: Any, in_capture: bool = False) -> None:
+        """Nothing."""
+
+    def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
+        """Nothing: everything lives in SGLang's own buffers."""
+
+    def init_forward_metadata_for_breakable_cuda_graph_capture(self, *_: Any, **__: Any) -> None:
+        """Raises ConfigError: prefill is not captured, its shapes are the requests'."""
+        raise ConfigError("prefill CUDA graphs are not supported for Keye; start with --disable-prefill-cuda-graph")
+
+    def get_cuda_graph_seq_len_fill_value(self) -> int:
+        """Length of the padding requests in a CUDA graph."""
+        return 1
+
+    def forward_extend(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, forward_batch: Any,
+                       save_kv_cache: bool = True, *, asked: Asked) -> Tensor:  # fmt: skip
+        """See :meth:`attend`."""
+        return self.attend(q, k, v, layer, forward_batch, asked)
+
+    def forward_decode(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, forward_batch: Any,
+                       save_kv_cache: bool = True, *, asked: Asked) -> Tensor:  # fmt: skip
+        """See :meth:`attend`."""
+        return self.attend(q, k, v, layer, forward_batch, asked)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, forward_batch: Any, asked: Asked) -> Tensor:
+        """Keep keys, values and index keys of the new tokens; then [T, heads * D] of attention to the chosen places."""
+        pool, queries, slots = self.token_to_kv_pool, asked.queries, forward_batch.out_cache_loc
+        q = q.view(-1, layer.tp_q_head_num, layer.head_dim)
+        k, v = (x.view(-1, layer.tp_k_head_num, layer.head_dim) for x in (k, v))
+        pool.set_kv_buffer(layer, KVWriteLoc(slots, None), k, v)
+        index = pool.index_of(layer.layer_id)
+        ops.store_index_keys(index, asked.keys, slots)
+        table = self.req_to_token_pool.req_to_token
+        if asked.heads is None or asked.gates is None:
+            places = all_places(queries.positions, min(asked.topk, queries.max_tokens or asked.topk))
+        else:
+            index_q, weight = ops.index_queries(asked.heads, asked.gates, pool.mode)
+            places = ops.select(index_q, weight, index, table, queries.rows, queries.positions, asked.topk,
+                                max_tokens=queries.max_tokens)  # fmt: skip
+        out = ops.sparse_attention(q, pool.get_key_buffer(layer.layer_id), pool.get_value_buffer(layer.layer_id),
+                                   table, queries.rows, places, layer.scaling)  # fmt: skip
+        return out.flatten(1)
+
+
+def all_places(positions: Tensor, width: int) -> Tensor:
+    """Every place that each token sees, [T, width] int32, padded with -1; ``positions`` are below ``width``."""
+    places = torch.arange(width, dtype=torch.int32, device=positions.device).expand(positions.shape[0], -1)
+    return places.masked_fill(places > positions.unsqueeze(1), -1)

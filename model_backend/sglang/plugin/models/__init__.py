@@ -1,0 +1,1 @@
+"""SGLang looks here for model classes: every module's ``EntryClass``."""
