@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import triton
 from torch import Tensor
 
 from keyeloop.model_backend.kernels.index_keys import FP8, IndexKeys
@@ -48,7 +49,7 @@ def select(
 ) -> Tensor:
     """See :func:`keyeloop.model_backend.kernels.ops.select`."""
     tokens, width = index_q.shape[0], slot_table.shape[1]
-    width = width if max_tokens is None else max(1, min(width, max_tokens))
+    width = triton.cdiv(width if max_tokens is None else max(1, min(width, max_tokens)), 16) * 16
     one_each = tokens <= ONE_EACH_TOKENS if one_each is None else one_each
     out = torch.empty(tokens, topk, dtype=torch.int32, device=index_q.device)
     step = max(1, SCORE_BYTES // (4 * width))

@@ -17,7 +17,7 @@ PROGRAMS = 528
 MAX_SPLITS = 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chosen"], do_not_specialize_on_alignment=["rows"])
 def _attend(
     q, k, v, table, rows, positions, out, peaks, sums, scale,
     q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,

@@ -23,7 +23,7 @@ def _as_bfloat16(x):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["slots"])
 def _spread_and_round(
     x, slots, values, scales, rows, x_stride, value_stride,
     root, BY_SLOT: tl.constexpr, DIM: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
@@ -57,7 +57,7 @@ def _spread_and_round(
     tl.store(scales + where, scale, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["slots"])
 def _store_rows(
     x, slots, values, rows, x_stride, value_stride, DIM: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr
 ):

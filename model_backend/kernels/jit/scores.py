@@ -25,7 +25,7 @@ def _decode_e4m3(code):
     return (((wide & 0x80) << 8) | ((wide & 0x7F) << 7)).to(tl.float16, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "topk"], do_not_specialize_on_alignment=["rows", "positions"])
 def _score(
     q, weights, keys, scales, table, rows, positions, scores, tokens, table_stride, key_stride, score_stride, topk,
     HEADS: tl.constexpr, HEADS_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,

@@ -48,7 +48,7 @@ def _part(length, split, splits, BLOCK: tl.constexpr):
     return start, tl.minimum(start + share, length)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["topk"], do_not_specialize_on_alignment=["positions"])
 def _count(scores, positions, counts, stride, topk, PASS: tl.constexpr, BLOCK: tl.constexpr):
     row, split = tl.program_id(0), tl.program_id(1)
     length = tl.load(positions + row) + 1
@@ -68,7 +68,7 @@ def _count(scores, positions, counts, stride, topk, PASS: tl.constexpr, BLOCK: t
         tl.atomic_add(counts + PASS * BINS + tl.arange(0, BINS), found, mask=found > 0, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["topk"], do_not_specialize_on_alignment=["positions"])
 def _tally(scores, positions, counts, tallies, stride, topk, BLOCK: tl.constexpr):
     """How many scores of each part are above the k-th best, and how many equal it."""
     row, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
@@ -88,7 +88,7 @@ def _tally(scores, positions, counts, tallies, stride, topk, BLOCK: tl.constexpr
         tl.store(tallies + (row * splits + split) * 2 + 1, equal)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["topk"], do_not_specialize_on_alignment=["positions"])
 def _write(scores, positions, counts, tallies, out, stride, topk, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
     row, split = tl.program_id(0), tl.program_id(1)
     length = tl.load(positions + row) + 1

@@ -1,0 +1,288 @@
+"""Checks of the sparse-attention kernels on a GPU against the torch reference; ``kernels.py`` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from keyeloop.model_backend.kernels import ops, reference
+from keyeloop.model_backend.kernels.index_keys import IndexKeys
+from keyeloop.model_backend.kernels.jit import scores as scoring
+from keyeloop.model_backend.kernels.jit import topk as selection
+
+GPU = torch.device("cuda")
+HEADS, KV_HEADS, HEAD_DIM, INDEX_HEADS, INDEX_DIM, TOPK = 32, 4, 128, 16, 64, 2048
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests of some lengths; the last ``queries`` tokens of each ask, then ``padding`` rows that ask nothing."""
+
+    name: str
+    lengths: tuple[int, ...]
+    queries: tuple[int, ...]
+    padding: int = 0
+    index_heads: int = INDEX_HEADS
+    heads: int = HEADS
+    kv_heads: int = KV_HEADS
+    head_dim: int = HEAD_DIM
+    topk: int = TOPK
+
+
+CASES = (
+    Case("one token", (1,), (1,)),
+    Case("topk - 1", (2047,), (7,)),
+    Case("topk", (2048,), (16,)),
+    Case("topk + 1", (2049,), (17,)),
+    Case("mixed batch", (1, 2047, 2049, 40000), (1, 7, 16, 63)),
+    Case("decode, padded", (5, 3000, 2048, 20001, 64, 9000), (1,) * 6, padding=10),
+    Case("keye-tiny", (1000, 65, 300), (130, 65, 3), index_heads=4, heads=8, kv_heads=2, head_dim=32, topk=64),
+    Case("long", (131073,), (24,)),
+)
+
+
+class Problem:
+    """Random tensors of a case, paged: slots of a request are scattered over memory that holds NaN elsewhere."""
+
+    def __init__(self, case: Case, mode: str, dtype: torch.dtype = torch.bfloat16) -> None:
+        torch.manual_seed(sum(case.lengths) + len(case.lengths))
+        total, width = sum(case.lengths), max(case.lengths) + 7
+        slots = torch.randperm(total + 99, device=GPU)[:total]
+        self.table = torch.full((len(case.lengths) + 1, width), int(slots[0]), dtype=torch.int32, device=GPU)
+        rows, positions, at = [], [], 0
+        for row, (length, asked) in enumerate(zip(case.lengths, case.queries, strict=True)):
+            self.table[row + 1, :length] = slots[at : at + length]
+            at += length
+            rows += [row + 1] * asked
+            positions += range(length - asked, length)
+        rows, positions = rows + [0] * case.padding, positions + [-1] * case.padding
+        self.rows, self.positions = (torch.tensor(x, dtype=torch.int32, device=GPU) for x in (rows, positions))
+        tokens, self.topk = len(rows), case.topk
+        self.index_k = IndexKeys.zeros(total + 99, INDEX_DIM, mode, dtype, GPU)  # type: ignore[arg-type]
+        ops.store_index_keys(self.index_k, torch.randn(total, INDEX_DIM, device=GPU, dtype=dtype), slots)
+        heads = torch.randn(tokens, case.index_heads, INDEX_DIM, device=GPU, dtype=dtype)
+        gates = torch.randn(tokens, case.index_heads, device=GPU) * INDEX_DIM**-0.5
+        self.index_q, self.weights = ops.index_queries(heads, gates, mode)  # type: ignore[arg-type]
+        self.q = torch.randn(tokens, case.heads, case.head_dim, device=GPU, dtype=dtype)
+        self.k, self.v = (
+            torch.full((total + 99, case.kv_heads, case.head_dim), torch.nan, device=GPU, dtype=dtype) for _ in "kv"
+        )
+        for cache in (self.k, self.v):
+            cache[slots] = torch.randn(total, case.kv_heads, case.head_dim, device=GPU, dtype=dtype)
+        self.scale = case.head_dim**-0.5
+
+    def select(self, **how: Any) -> Tensor:
+        """Chosen places."""
+        return ops.select(
+            self.index_q, self.weights, self.index_k, self.table, self.rows, self.positions, self.topk, **how
+        )
+
+    def attend(self, chosen: Tensor, **how: Any) -> Tensor:
+        """Attention over chosen places."""
+        return ops.sparse_attention(self.q, self.k, self.v, self.table, self.rows, chosen, self.scale, **how)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Both, as a layer does."""
+        chosen = self.select()
+        return chosen, self.attend(chosen)
+
+    def exact_scores(self, query: int) -> tuple[Tensor, Tensor]:
+        """Scores of one query in float64, and the bound of their error under the kernel's arithmetic."""
+        slots = self.table[self.rows[query], : int(self.positions[query]) + 1].long()
+        fp8 = self.index_k.scales is not None
+        keys = self.index_k.values.view(torch.uint8)[slots].view(self.index_k.values.dtype).double()
+        asked, gates = self.index_q[query].double(), self.weights[query].double()
+        size = (asked.abs() @ keys.abs().t() * gates.abs().unsqueeze(1)).sum(0) * (2.0**-12 if fp8 else 2.0**-17)
+        found = ((asked @ keys.t()).relu() * gates.unsqueeze(1)).sum(0)
+        if self.index_k.scales is not None:
+            found, size = found * self.index_k.scales[slots], size * self.index_k.scales[slots]
+        return found, size
+
+
+def captured(work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """A CUDA graph of ``work`` and what it writes to."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+    return graph, result
+
+
+def check_rounding() -> list[Row]:
+    """Stored keys and rounded queries must equal the reference bit for bit."""
+    table = []
+    for tokens, dim, dtype, size in (
+        (1, 64, torch.bfloat16, 1.0), (7, 64, torch.bfloat16, 1.0), (16, 32, torch.bfloat16, 1.0),
+        (17, 64, torch.float32, 1.0), (1000, 64, torch.bfloat16, 30.0), (4097, 64, torch.bfloat16, 1e-6),
+        (513, 32, torch.float32, 1e4), (333, 64, torch.float16, 0.0),
+    ):  # fmt: skip
+        keys = (torch.randn(tokens, 3, dim, device=GPU) * size).to(dtype)
+        slots = torch.randperm(tokens * 3 + 5, device=GPU)[: tokens * 3]
+        differ = 0
+        for mode in ("exact", "fp8"):
+            memory = []
+            for kernels in ("reference", "triton"):
+                index = IndexKeys.zeros(tokens * 3 + 5, dim, mode, dtype, GPU)  # type: ignore[arg-type]
+                ops.store_index_keys(index, keys.view(-1, dim), slots, kernels=kernels)  # type: ignore[arg-type]
+                memory.append(index)
+            differ += int((memory[0].values.view(torch.uint8) != memory[1].values.view(torch.uint8)).sum())
+            if mode == "fp8":
+                differ += int((memory[0].scales != memory[1].scales).sum())  # type: ignore[operator, union-attr]
+        gates = torch.randn(tokens, 3, device=GPU)
+        one, two = (ops.index_queries(keys, gates, "fp8", kernels=k) for k in ("reference", "triton"))  # type: ignore[arg-type]
+        differ += int((one[0].view(torch.uint8) != two[0].view(torch.uint8)).sum() + (one[1] != two[1]).sum())
+        name = f"{tokens} x 3 x {dim} {str(dtype)[6:]} * {size:g}"
+        table.append({"case": name, "different bytes": differ, "ok": differ == 0})
+    return table
+
+
+def check_topk() -> list[Row]:
+    """The same scores must give the same places, whatever their distribution."""
+    random = torch.Generator(GPU).manual_seed(7)
+    width = 131073
+    base = torch.randn(40, width, device=GPU, generator=random)
+    narrow = 1.0 + torch.rand(40, width, device=GPU, generator=random) * 0.24
+    odd = base.clone()
+    odd[:, ::3], odd[:, 1::777], odd[3:5, 2::911], odd[7] = torch.nan, torch.inf, -torch.inf, torch.nan
+    zeros = torch.where(base > 3.0, base, torch.where(base > 0, 0.0, -0.0))
+    cases = {
+        "normal": base, "all in one coarse bin": narrow, "all equal": torch.ones_like(base), "mostly +-0": zeros,
+        "negative": -base.abs() - 1, "NaN and infinities": odd, "last bits": 1.0 + (base * 50).round() * 2.0**-23,
+        "rounded to bfloat16": base.bfloat16().float(),
+    }  # fmt: skip
+    edges = [0, 1, 63, 2046, 2047, 2048, 2049, 4095, 4096, 16383, 16384, 65536, width - 2, width - 1, -1]
+    spread = torch.randint(2048, width, (40 - len(edges),), generator=torch.Generator().manual_seed(1)).tolist()
+    positions = torch.tensor(edges + spread, dtype=torch.int32, device=GPU)
+    table = []
+    for name, scores in cases.items():
+        differ = 0
+        for topk, rows in ((TOPK, 40), (64, 40), (TOPK, 7), (1, 3)):
+            where = positions[:rows] if rows > 7 else positions[-rows:]
+            piece = scores[:rows] if rows > 7 else scores[-rows:]
+            found = torch.full((rows, topk), -7, dtype=torch.int32, device=GPU)
+            selection.top_positions(piece, where, topk, found)
+            differ += int((found != reference.top_positions(piece, where + 1, topk)).sum())
+        table.append({"case": name, "different places": differ, "ok": differ == 0})
+    return table
+
+
+def check_scores() -> list[Row]:
+    """Scores against float64 of the same rounded values, as a part of the bound; both tilings."""
+    table = []
+    for case in CASES:
+        for mode in ("exact", "fp8"):
+            problem, worst = Problem(case, mode), 0.0
+            for one_each in (True, False):
+                out = torch.full((len(problem.rows), problem.table.shape[1]), torch.nan, device=GPU)
+                scoring.scores(
+                    problem.index_q, problem.weights, problem.index_k, problem.table, problem.rows, problem.positions,
+                    0, out, one_each=one_each,
+                )  # fmt: skip
+                for query in range(0, len(problem.rows), 5):
+                    exact, bound = problem.exact_scores(query)
+                    if exact.numel():
+                        error = (out[query, : exact.numel()].double() - exact).abs() / bound.clamp_min(1e-30)
+                        worst = max(worst, float(error.nan_to_num(1e9).max()))
+            table.append({"case": case.name, "mode": mode, "error / bound": worst, "ok": worst <= 1})
+    return table
+
+
+def check_select() -> list[Row]:
+    """Chosen sets beside the reference's, and whether each difference lies within the bound of the scores."""
+    table = []
+    for case in CASES:
+        for mode in ("exact", "fp8"):
+            problem = Problem(case, mode)
+            expected, fits, same, total = problem.select(kernels="reference"), True, 0, 0
+            for one_each in (True, False):
+                found = problem.select(one_each=one_each)
+                repeats = all(torch.equal(found, problem.select(one_each=one_each)) for _ in range(5))
+                for query in range(0, len(problem.rows), 3):
+                    got, want = (x[query][x[query] >= 0].long() for x in (found, expected))
+                    fits &= repeats and got.numel() == want.numel() and bool((got.diff() > 0).all())
+                    same, total = same + int(torch.isin(got, want).sum()), total + want.numel()
+                    exact, bound = problem.exact_scores(query)
+                    if exact.numel() > problem.topk:
+                        least, out = exact.topk(problem.topk).values[-1], torch.ones_like(exact, dtype=torch.bool)
+                        out[got] = False
+                        slack = 2 * bound.max()
+                        fits &= bool((exact[got] >= least - slack).all() and (exact[out] <= least + slack).all())
+            table.append({"case": case.name, "mode": mode, "overlap": same / max(1, total), "ok": fits})
+    return table
+
+
+def check_attention() -> list[Row]:
+    """Attention over the same places: relative error against the reference in float64."""
+    table = []
+    for case in CASES:
+        for dtype, limit in ((torch.bfloat16, 4e-3), (torch.float32, 1e-5)):
+            problem = Problem(case, "exact", dtype)
+            chosen = problem.select(kernels="reference")
+            found = problem.attend(chosen).double()
+            repeats = all(torch.equal(found, problem.attend(chosen).double()) for _ in range(5))
+            problem.q, problem.k, problem.v = problem.q.double(), problem.k.double(), problem.v.double()
+            expected = problem.attend(chosen, kernels="reference")
+            error = float((found - expected).norm() / expected.norm())
+            empty = float(found[problem.positions < 0].abs().sum())
+            ok = error <= limit and repeats and empty == 0
+            table.append({"case": case.name, "type": str(dtype)[6:], "relative error": error, "ok": ok})
+    return table
+
+
+def check_dense() -> list[Row]:
+    """A prompt of at most ``topk`` tokens must equal dense causal attention."""
+    table = []
+    for mode in ("exact", "fp8"):
+        problem = Problem(Case("", (2048,), (2048,)), mode)
+        found = problem.attend(problem.select())
+        slots = problem.table[1, :2048].long()
+        q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (problem.q, problem.k[slots], problem.v[slots]))
+        dense = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).squeeze(0).transpose(0, 1)
+        error = float((found.double() - dense.double()).norm() / dense.double().norm())
+        table.append({"case": "2048 tokens", "mode": mode, "relative error": error, "ok": error < 6e-3})
+    return table
+
+
+def check_graph() -> list[Row]:
+    """A captured decode step must follow positions, rows and slots that change between replays."""
+    table = []
+    for mode in ("exact", "fp8"):
+        problem = Problem(CASES[5], mode)
+        graph, (chosen, out) = captured(problem.step)
+        ok = True
+        for cut in (0, 1, 700, 2100):
+            kept = problem.positions.clone()
+            problem.positions.sub_(cut).clamp_min_(-1)
+            problem.rows[:6] = problem.rows[:6].roll(1)
+            problem.positions[:6] = problem.positions[:6].roll(1)
+            graph.replay()
+            expected = problem.select()
+            ok &= torch.equal(chosen, expected) and torch.equal(out, problem.attend(expected))
+            problem.positions.copy_(torch.cat((kept[:6].roll(1), kept[6:])))
+        table.append({"case": "decode in a CUDA graph", "mode": mode, "ok": ok})
+    return table
+
+
+def check_far_slots() -> list[Row]:
+    """Slots whose addresses need 64 bits."""
+    slots, topk = 5_000_000, 64
+    cache = torch.zeros(slots, KV_HEADS, HEAD_DIM, dtype=torch.bfloat16, device=GPU)
+    table = torch.arange(slots - 300, slots, dtype=torch.int32, device=GPU).unsqueeze(0)
+    cache[-300:] = torch.randn(300, KV_HEADS, HEAD_DIM, device=GPU, dtype=torch.bfloat16)
+    q = torch.randn(4, HEADS, HEAD_DIM, device=GPU, dtype=torch.bfloat16)
+    rows, chosen = torch.zeros(4, dtype=torch.int32, device=GPU), torch.arange(topk, dtype=torch.int32, device=GPU)
+    arguments = (q, cache, cache, table, rows, chosen.repeat(4, 1), HEAD_DIM**-0.5)
+    found, expected = ops.sparse_attention(*arguments), ops.sparse_attention(*arguments, kernels="reference")
+    error = float((found.double() - expected.double()).norm() / expected.double().norm())
+    return [{"case": "slot 5,000,000", "relative error": error, "ok": error < 4e-3}]
