@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +129,5 @@ def _device(settings: ServeSettings, gpus: tuple[Gpu, ...], checkpoint: Checkpoi
 
 def _fraction(room: Room, installed: Installed | None) -> float:
     """SGLang's share of the memory that is free at its start. Older releases do not count the picture cache: we do."""
-    share = room.usable_bytes / room.free_bytes
     counted = installed is None or installed.sglang is None or numbers(installed.sglang) >= RESERVES_VISION_CACHE
-    return math.floor((share if counted else share - room.need.pictures / room.free_bytes) * 1000) / 1000
+    return room.share if counted else room.share - room.need.pictures / room.free_bytes

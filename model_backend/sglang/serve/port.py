@@ -15,7 +15,11 @@ def check_port(host: str, port: int) -> None:
     problem = _problem(host, port)
     if problem is None:
         return
-    free = next((near for near in range(port + 1, min(port + TRIED_PORTS, 65535)) if not _problem(host, near)), None)
+    free = (
+        None
+        if not 0 < port < 65536
+        else next((near for near in range(port + 1, min(port + TRIED_PORTS, 65535)) if not _problem(host, near)), None)
+    )
     cure = f"give --port {free}, which is free, or stop what listens there" if free else "give --host and --port"
     raise InputError(f"cannot listen on {host}, port {port}: {problem}; {cure}")
 

@@ -26,6 +26,8 @@ class Room:
     """What fits. Bytes are those of each GPU of a group, or of the machine for a CPU."""
 
     need: Need
+    share: float
+    """Of the free memory, what is used."""
     free_bytes: int
     usable_bytes: int
     largest_context: int
@@ -101,9 +103,10 @@ def _need(description: ModelDescription, settings: ServeSettings, float32: bool)
 
 def _room(description: ModelDescription, settings: ServeSettings, free: int, *, float32: bool = False) -> Room:
     wanted = _need(description, settings, float32)
-    usable = int(free * (CPU_SHARE if float32 else settings.memory_share))
+    share = CPU_SHARE if float32 else settings.memory_share
+    usable = int(free * share)
     largest = wanted.context(usable, description.config.max_position_embeddings)
-    return Room(wanted, free, usable, largest, wanted.cache_tokens(usable) if largest else 0, largest)
+    return Room(wanted, share, free, usable, largest, wanted.cache_tokens(usable) if largest else 0, largest)
 
 
 def _with_context(room: Room, settings: ServeSettings) -> Room:
