@@ -40,11 +40,21 @@ class _Call:
 
 
 class Assembly:
-    """Collects one reply. ``opened_thinking`` is a guess, from earlier replies, for what is shown while it streams."""
+    """Collects one reply.
+
+    ``opened_thinking`` is a guess, from earlier replies, for what is shown while it streams; or ``surely`` so.
+    """
 
     def __init__(
-        self, where: str, started: float, on_delta: Callable[[Delta], None] | None, opened_thinking: bool
+        self,
+        where: str,
+        started: float,
+        on_delta: Callable[[Delta], None] | None,
+        opened_thinking: bool,
+        *,
+        surely: bool = False,
     ) -> None:
+        self._surely_opened = opened_thinking and surely
         self.began = False
         """Whether anything of the reply itself has come: from then on the request is never sent again."""
         self.reasoning_field: str | None = None
@@ -100,7 +110,7 @@ class Assembly:
         """The reply; token counts that the server does not tell are taken from ``estimate``."""
         self._show(self._parser.finish())
         cut = self._finish == "length"
-        parsed = parse_reply(self._content, THINK_CLOSE in self._content, cut)
+        parsed = parse_reply(self._content, self._surely_opened or THINK_CLOSE in self._content, cut)
         reasoning = "\n".join(part for part in (self._reasoning.strip(), parsed.reasoning) if part)
         calls, malformed = list(parsed.calls), list(parsed.malformed)
         bodies = [self._calls[index].body() for index in sorted(self._calls)]

@@ -14,13 +14,14 @@ from keyeloop.model_backend.openai_chat.address import Address, parse_address
 from keyeloop.model_backend.openai_chat.assembling import Assembly
 from keyeloop.model_backend.openai_chat.counting import TokenEstimate
 from keyeloop.model_backend.openai_chat.hermes import in_words
-from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, PicturePlace, body
+from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, Form, PicturePlace
 from keyeloop.model_backend.openai_chat.probing import Facts, ask
+from keyeloop.model_backend.openai_chat.writing import RequestWriter
 from keyeloop.model_backend.scripted import PatchCost
 from keyeloop.model_backend.served.asked_once import AskedOnce
-from keyeloop.model_backend.served.pictures import PictureUrls
 from keyeloop.model_backend.served.sending import KEY_VARIABLE as KEY_VARIABLE
 from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts, given_key
+from keyeloop.model_backend.sglang.native.naming import PictureNames
 from keyeloop.runtime.content import Text, Usage
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.media import MediaStore
@@ -40,6 +41,7 @@ class _Model:
     facts: Facts
     capabilities: Capabilities
     estimate: TokenEstimate
+    names: PictureNames
 
 
 class OpenAIChat:
@@ -48,6 +50,9 @@ class OpenAIChat:
     The server's own tool calls and thinking are used where it parses them; Hermes calls and ``<think>`` left in its
     text are parsed here. A request is tried again, with growing pauses or as long as ``Retry-After`` asks, until the
     first piece of a reply has come; never after. Cancelling closes the connection, which ends the work at the server.
+
+    A server that runs keyeloop's plugin is sent clips as one part and gets replies back as the model wrote them.
+    Where it reads a media store on this machine, a picture is put there once, then named by its sha256.
     """
 
     def __init__(
@@ -80,7 +85,7 @@ class OpenAIChat:
         )
         self._context_tokens, self._pictures, self._call_form = context_tokens, pictures, call_form
         self._cost = cost
-        self._urls = PictureUrls()
+        self._writer = RequestWriter()
         self._model = AskedOnce(self._meet)
         self._reasoning_field: str | None = None
         self._opens_thinking = False
@@ -113,15 +118,18 @@ class OpenAIChat:
                     f"{where}#{facts.name} takes no pictures: name a model that sees (llama.cpp: start it with "
                     "--mmproj), or set pictures to 'omit' to go on with their addresses only"
                 )
+        own, in_text = facts.own is not None, facts.calls == "text"
         sent = await asyncio.to_thread(
-            body,
-            in_words(request) if facts.calls == "text" else request,
+            self._writer.body,
+            in_words(request) if in_text else request,
             facts.name,
-            lambda picture: self._urls.url(picture, media).decode(),
-            place=place,
-            reasoning_field=self._reasoning_field,
+            Form(place, None if own else self._reasoning_field, own),
+            known.names,
+            media,
+            keep=not in_text,
         )
-        assembly = await self._sender.post(PATH, sent, lambda: Assembly(where, started, on_delta, self._opens_thinking))
+        opened = own or self._opens_thinking
+        assembly = await self._sender.post(PATH, sent, lambda: Assembly(where, started, on_delta, opened, surely=own))
         self._reasoning_field = assembly.reasoning_field or self._reasoning_field
         self._opens_thinking = assembly.thought_in_content
         if assembly.prompt_tokens is not None:
@@ -130,21 +138,27 @@ class OpenAIChat:
 
     async def close(self) -> None:
         """Drop the encoded pictures and this event loop's connections; idempotent."""
-        self._urls.clear()
+        self._writer.clear()
+        if self._model.known is not None:
+            self._model.known.names.clear()
         await self._sender.close()
 
     async def _meet(self) -> _Model:
         require_requests_allowed(str(self.address))
         facts = await ask(self._sender, self.address, self._context_tokens, self._pictures, self._call_form)
-        cost = self._cost or visual_cost(facts.name)
+        own = facts.own
+        limits = own.limits if own is not None else None
+        cost = self._cost or (visual_cost(facts.name) if limits is None else KeyeVisualCost(limits))
+        shared = own.media_store if own is not None and self.address.loopback else None
         capabilities = Capabilities(
             model=f"{self._sender.where}#{facts.name}",
             context_tokens=facts.context_tokens,
             cost=cost,
-            native_video=False,
+            native_video=own is not None,
             tool_images=facts.pictures == "tool",
         )
-        return _Model(facts, capabilities, TokenEstimate(cost, pictures_sent=facts.pictures != "omit"))
+        estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit")
+        return _Model(facts, capabilities, estimate, PictureNames(shared))
 
 
 def _has_pictures(request: Request) -> bool:

@@ -1,19 +1,23 @@
-"""A request in the form of the chat completions protocol.
+"""Turns in the form of the chat completions protocol, as pieces of JSON that are put together later.
 
 Turns keep their order and only ever grow at the end, so that a server's prefix cache holds. A clip is a row of
 pictures, each behind its handle and time in words. Where a server takes no pictures in tool turns they follow in a
 user turn, after the results of that step; neighbouring user turns are joined, as many templates demand.
+
+keyeloop's own server takes every turn as it is: a clip as one part, and what the model wrote in its own words.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
-from keyeloop.model_backend.base import Request
+from keyeloop.model_backend.keye.template import spoken
 from keyeloop.model_backend.toolcalls import THINK_CLOSE, THINK_OPEN
-from keyeloop.runtime.content import Image, MediaRef, Message, Part, Text, ToolCall, ToolSpec
+from keyeloop.runtime.content import Image, MediaRef, Message, Part, Text, ToolCall, ToolSpec, Video, images_of
+from keyeloop.runtime.media import MediaStore
 
 PATH = "/chat/completions"
 PicturePlace = Literal["tool", "user", "omit"]
@@ -21,35 +25,47 @@ PicturePlace = Literal["tool", "user", "omit"]
 CallForm = Literal["native", "text"]
 """How calls travel: as the protocol has them, or in words where a server would drop them."""
 Json = dict[str, Any]
-UrlOf = Callable[[MediaRef], str]
 
 
-def body(
-    request: Request, model: str, url_of: UrlOf, *, place: PicturePlace, reasoning_field: str | None = None
-) -> bytes:
-    """The whole request as JSON, to be streamed back with its usage.
+@dataclass(frozen=True)
+class Form:
+    """What one server takes."""
 
-    ``reasoning_field`` is where this server writes thinking; the thinking of earlier turns goes back there, else in
-    ``<think>`` tags.
-    """
-    sampling = request.sampling
-    made: Json = {
-        "model": model,
-        "messages": messages(request.messages, url_of, place=place, reasoning_field=reasoning_field),
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if sampling.top_k:
-        made["top_k"] = sampling.top_k
-    if sampling.seed is not None:
-        made["seed"] = sampling.seed
-    if request.tools:
-        made["tools"] = [tool_form(tool) for tool in request.tools]
-        made["tool_choice"] = "auto" if request.allow_calls else "none"
-    return json.dumps(made, ensure_ascii=False, default=str).encode("utf-8", "replace")
+    place: PicturePlace
+    reasoning_field: str | None = None
+    """Where this server writes thinking; the thinking of earlier turns goes back there, else in ``<think>`` tags."""
+    own: bool = False
+    """It runs keyeloop's plugin."""
+
+
+class Names(Protocol):
+    """How pictures and clips are named in a request."""
+
+    def still(self, picture: MediaRef, media: MediaStore) -> bytes:
+        """A picture's URL as JSON."""
+
+    def clip(self, clip: Video, media: MediaStore) -> bytes:
+        """A clip's URL as JSON."""
+
+
+class Item(NamedTuple):
+    """A part of a turn's content. Long pieces are shared, never copied."""
+
+    pieces: tuple[bytes, ...]
+    text: str | None = None
+    """Of a part that is only that."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message."""
+
+    role: str
+    pieces: tuple[bytes, ...]
+    """The whole of it as JSON."""
+    items: tuple[Item, ...] = ()
+    moved: tuple[Item, ...] = ()
+    """Pictures that have to follow in a user turn."""
 
 
 def tool_form(tool: ToolSpec) -> Json:
@@ -58,36 +74,63 @@ def tool_form(tool: ToolSpec) -> Json:
     return {"type": "function", "function": function}
 
 
-def messages(
-    history: Sequence[Message], url_of: UrlOf, *, place: PicturePlace, reasoning_field: str | None = None
-) -> list[Json]:
-    """Every turn, in order."""
-    made: list[Json] = []
-    moved: list[Json] = []
-    for message in history:
-        if message.role != "tool" and moved:
-            _append_user(made, moved)
+def turn_of(message: Message, form: Form, names: Names, media: MediaStore) -> Turn:
+    """One message in the form of one server."""
+    if message.role == "assistant":
+        said = {"role": "assistant", "content": spoken(message)} if form.own else _assistant(message, form)
+        return Turn("assistant", (written(said),))
+    if message.role == "system" and not form.own:
+        return Turn("system", (written({"role": "system", "content": message.text}),))
+    moved: tuple[Item, ...] = ()
+    if form.own:
+        items = tuple(_whole(part, names, media) for part in message.parts)
+    elif message.role == "tool" and form.place == "user":
+        items = tuple(_text(part.text if isinstance(part, Text) else _follows(part)) for part in message.parts)
+        moved = tuple(item for part in message.parts for item in _shown(part, names, media))
+    else:
+        items = tuple(item for part in message.parts for item in _content(part, form.place, names, media))
+    head = {"tool_call_id": message.tool_call_id or ""} if message.role == "tool" else {}
+    return Turn(message.role, _message(message.role, head, items, keep_apart=form.own), items, moved)
+
+
+def conversation(turns: Iterable[Turn], form: Form) -> list[Turn]:
+    """All turns in order, joined and completed as ``form`` demands."""
+    if form.own:
+        return list(turns)
+    made: list[Turn] = []
+    moved: list[Item] = []
+    for turn in turns:
+        if turn.role != "tool" and moved:
+            _append_user(made, _user(moved))
             moved = []
-        if message.role == "assistant":
-            made.append(_assistant(message, reasoning_field))
-        elif message.role == "tool":
-            content, pictures = _tool_content(message.parts, url_of, place)
-            made.append({"role": "tool", "tool_call_id": message.tool_call_id or "", "content": content})
-            moved += pictures
-        elif message.role == "user":
-            _append_user(made, _content(message.parts, url_of, place))
+        if turn.role == "user":
+            _append_user(made, turn)
         else:
-            made.append({"role": message.role, "content": message.text})
+            made.append(turn)
+        moved += turn.moved
     if moved:
-        _append_user(made, moved)
+        _append_user(made, _user(moved))
     return made
 
 
-def _assistant(message: Message, reasoning_field: str | None) -> Json:
+def written(value: Any) -> bytes:
+    """JSON, with a question mark for what no encoding has."""
+    return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace")
+
+
+def name(image: Image) -> str:
+    """``f1 at 83.0 s``; ``picture`` for one without an address."""
+    if image.view is None:
+        return "picture"
+    when = "" if image.view.time_s is None else f" at {image.view.time_s:.1f} s"
+    return f"{image.view.handle}{when}"
+
+
+def _assistant(message: Message, form: Form) -> Json:
     text = message.text if message.tool_calls else _body_text(message)
     made: Json = {"role": "assistant", "content": text}
-    if message.reasoning and reasoning_field is not None:
-        made[reasoning_field] = message.reasoning
+    if message.reasoning and form.reasoning_field is not None:
+        made[form.reasoning_field] = message.reasoning
     elif message.reasoning:
         made["content"] = f"{THINK_OPEN}\n{message.reasoning}\n{THINK_CLOSE}\n\n{text}"
     if message.tool_calls:
@@ -110,73 +153,57 @@ def _call(call: ToolCall) -> Json:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _tool_content(parts: Sequence[Part], url_of: UrlOf, place: PicturePlace) -> tuple[str | list[Json], list[Json]]:
-    """What stands in a tool turn, and what has to follow it."""
-    if place != "user":
-        return _joined(_content(parts, url_of, place)), []
-    words = [_text(part.text) if isinstance(part, Text) else _text(_follows(part)) for part in parts]
-    return _joined(words), [item for part in parts if not isinstance(part, Text) for item in _shown(part, url_of)]
+def _whole(part: Part, names: Names, media: MediaStore) -> Item:
+    if isinstance(part, Text):
+        return _text(part.text)
+    if isinstance(part, Image):
+        return _picture(part, names, media)
+    return Item((b'{"type":"video_url","video_url":{"url":', names.clip(part, media), b"}}"))
 
 
-def _content(parts: Sequence[Part], url_of: UrlOf, place: PicturePlace) -> list[Json]:
-    made: list[Json] = []
-    for part in parts:
-        if isinstance(part, Text):
-            made.append(_text(part.text))
-        elif place == "omit":
-            made += [_text(f"\n({name(image)}: not shown)") for image in _images(part)]
-        elif isinstance(part, Image):
-            made.append(_picture(part, url_of))
-        else:
-            made += _shown(part, url_of)
-    return made
+def _content(part: Part, place: PicturePlace, names: Names, media: MediaStore) -> list[Item]:
+    if isinstance(part, Text):
+        return [_text(part.text)]
+    if place == "omit":
+        return [_text(f"\n({name(image)}: not shown)") for image in images_of(part)]
+    return [_picture(part, names, media)] if isinstance(part, Image) else _shown(part, names, media)
 
 
-def _shown(part: Part, url_of: UrlOf) -> list[Json]:
+def _shown(part: Part, names: Names, media: MediaStore) -> list[Item]:
     """Every picture behind its handle and time."""
-    made: list[Json] = []
-    for image in _images(part):
-        made += [_text(f"{name(image)}:"), _picture(image, url_of)]
-    return made
+    return [item for one in images_of(part) for item in (_text(f"{name(one)}:"), _picture(one, names, media))]
 
 
 def _follows(part: Part) -> str:
-    images = _images(part)
+    images = images_of(part)
     what = "the picture is" if len(images) == 1 else "the pictures are"
     return f"\n({', '.join(map(name, images))}: {what} in the next message)"
 
 
-def name(image: Image) -> str:
-    """``f1 at 83.0 s``; ``picture`` for one without an address."""
-    if image.view is None:
-        return "picture"
-    when = "" if image.view.time_s is None else f" at {image.view.time_s:.1f} s"
-    return f"{image.view.handle}{when}"
+def _text(text: str) -> Item:
+    return Item((written({"type": "text", "text": text}),), text)
 
 
-def _images(part: Part) -> tuple[Image, ...]:
-    return () if isinstance(part, Text) else (part,) if isinstance(part, Image) else part.frames
+def _picture(image: Image, names: Names, media: MediaStore) -> Item:
+    return Item((b'{"type":"image_url","image_url":{"url":', names.still(image.media, media), b"}}"))
 
 
-def _text(text: str) -> Json:
-    return {"type": "text", "text": text}
+def _message(role: str, head: Json, items: Sequence[Item], *, keep_apart: bool = False) -> tuple[bytes, ...]:
+    """Text alone as a plain string, which every server reads; ``keep_apart`` leaves several as they are."""
+    opening = written({"role": role, **head})[:-1] + b',"content":'
+    texts = [item.text for item in items if item.text is not None]
+    if len(texts) == len(items) and not (keep_apart and len(texts) > 1):
+        return opening, written("".join(texts)), b"}"
+    pieces = [piece for item in items for piece in (b",", *item.pieces)]
+    return opening, b"[", *pieces[1:], b"]}"
 
 
-def _picture(image: Image, url_of: UrlOf) -> Json:
-    return {"type": "image_url", "image_url": {"url": url_of(image.media)}}
+def _user(items: Sequence[Item]) -> Turn:
+    return Turn("user", _message("user", {}, items), tuple(items))
 
 
-def _joined(content: list[Json]) -> str | list[Json]:
-    """Text alone as a plain string, which every server reads."""
-    if all(item["type"] == "text" for item in content):
-        return "".join(item["text"] for item in content)
-    return content
-
-
-def _append_user(made: list[Json], content: list[Json]) -> None:
-    if made and made[-1]["role"] == "user":
-        before = made[-1]["content"]
-        content = [*([_text(before)] if isinstance(before, str) else before), _text("\n\n"), *content]
-        made[-1] = {"role": "user", "content": _joined(content)}
+def _append_user(made: list[Turn], turn: Turn) -> None:
+    if made and made[-1].role == "user":
+        made[-1] = _user((*made[-1].items, _text("\n\n"), *turn.items))
     else:
-        made.append({"role": "user", "content": _joined(content)})
+        made.append(turn)

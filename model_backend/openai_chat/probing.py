@@ -2,7 +2,8 @@
 
 Tiny requests of one output token settle it, at most four. A history with a call is sent with its tool and without:
 where the first is refused, or counts no more tokens than the second (the template lost the tool), calls go in words.
-A picture in the tool's result comes next; where it is refused or not counted, a picture in a user turn.
+A picture in the tool's result comes next; where it is refused or not counted, a picture in a user turn. A server that
+runs keyeloop's plugin says so itself, and none of this is asked of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from keyeloop.model_backend.openai_chat.address import Address
 from keyeloop.model_backend.openai_chat.assembling import Assembly
 from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, PicturePlace
+from keyeloop.model_backend.openai_chat.own_server import OwnServer, own_server
 from keyeloop.model_backend.served.failures import RETRIED, Refused
 from keyeloop.model_backend.served.pictures import data_url
 from keyeloop.model_backend.served.sending import Sender
@@ -44,6 +46,8 @@ class Facts:
     pictures: PicturePlace | None
     """None: the server takes no pictures at all."""
     calls: CallForm
+    own: OwnServer | None = None
+    """It runs keyeloop's plugin, and nothing that was set by hand says otherwise."""
 
 
 async def ask(
@@ -59,12 +63,16 @@ async def ask(
     where it cannot be asked.
     """
     listed: list[Mapping[str, Any]] = []
-    if address.name is None or context_tokens is None:
+    unset = pictures is None and calls is None
+    if address.name is None or context_tokens is None or unset:
         listed = await _listed(sender, required=address.name is None)
     name = address.name or _only(listed, address)
+    entry = next((one for one in listed if one.get("id") == name), listed[0] if len(listed) == 1 else {})
     if context_tokens is None:
-        entry = next((one for one in listed if one.get("id") == name), listed[0] if len(listed) == 1 else {})
         context_tokens = _context_of(entry) or DEFAULT_CONTEXT_TOKENS
+    own = await own_server(sender, entry) if unset else None
+    if own is not None:
+        return Facts(name, context_tokens, "tool", "native", own)
     words: int | None = None
     if calls is None:
         calls, words = await _call_form(sender, name)

@@ -78,11 +78,15 @@ class Sender:
             tls=base.startswith("https:"), proxies=not loopback, connect_s=timeouts.connect_s, read_s=timeouts.read_s
         )
 
-    async def get(self, path: str) -> bytes:
-        """The body at ``path`` below the server's address. BackendError, Refused with its status."""
+    async def get(self, path: str, *, beside: str = "") -> bytes:
+        """The body at ``path`` below the server's address, ``beside`` cut off its end.
+
+        BackendError, Refused with its status.
+        """
+        base = self.where.removesuffix(beside)
 
         async def once() -> bytes:
-            async with self._answered("GET", path, b"") as response:
+            async with self._answered("GET", base + path, b"") as response:
                 return await whole(response.aiter_bytes(), self.where, self._kind)
 
         return await self._tried(once, lambda: False)
@@ -102,7 +106,7 @@ class Sender:
         async def once() -> Collected:
             nonlocal collected
             collected = begin()
-            async with self._answered("POST", path, body, retried) as response:
+            async with self._answered("POST", self.where + path, body, retried) as response:
                 await self._collect(response, collected)
             return collected
 
@@ -170,7 +174,7 @@ class Sender:
 
     @asynccontextmanager
     async def _answered(
-        self, method: str, path: str, body: bytes, retried: Collection[int] = RETRIED
+        self, method: str, url: str, body: bytes, retried: Collection[int] = RETRIED
     ) -> AsyncIterator[httpx.Response]:
         """A response with a good status, its body still to be read."""
         headers = {}
@@ -179,7 +183,7 @@ class Sender:
         if body:
             headers |= {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
         client = await self._connections.client()
-        async with client.stream(method, self.where + path, headers=headers, content=body or None) as response:
+        async with client.stream(method, url, headers=headers, content=body or None) as response:
             if not response.is_success:
                 told = (await whole(response.aiter_bytes(), self.where, self._kind)).decode("utf-8", "replace")
                 raise refusal(self.where, response.status_code, told, response.headers, retried)

@@ -22,6 +22,8 @@ from keyeloop.runtime.errors import InputError
 
 REFERENCE = "keyeloop-media:"
 CLIP = "keyeloop-clip:"
+RAW_REPLIES = "raw_replies"
+"""In ``chat_template_kwargs``: replies come and go back as the model wrote them, thinking and calls in the content."""
 MAX_FRAMES = 65_536
 """More frames than this in one clip are a mistake; the longest context holds fewer."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -8,6 +8,7 @@ from typing import Any
 from keyeloop.model_backend.kernels.ops import choose
 from keyeloop.model_backend.sglang.plugin.backend import KeyeSparseBackend
 from keyeloop.model_backend.sglang.plugin.config import keye_config
+from keyeloop.model_backend.sglang.plugin.media import media_facts
 from keyeloop.model_backend.sglang.plugin.pool import KeyePool
 
 
@@ -26,5 +27,6 @@ def status_of(runner: Any) -> dict[str, Any]:
         "kernels": choose(pool.k_buffer[0].device),
         "layers": runner.model_config.num_hidden_layers,
         "index_cache_bytes": pool.index_bytes() if whole else 0,
+        **media_facts(config),
         "versions": {name: metadata.version(name) for name in ("keyeloop", "sglang", "torch")},
     }

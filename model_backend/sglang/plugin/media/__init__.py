@@ -7,8 +7,12 @@ for how pictures and clips are named.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from multiprocessing import parent_process
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keyeloop.model_backend.keye.config import KeyeConfig
 
 
 def register_media() -> None:
@@ -28,12 +32,18 @@ def register_media() -> None:
         keep_budgets(protocol)
 
 
-def media_facts() -> dict[str, Any]:
-    """What a client may use here, for the server's status: clips as one part, raw replies, references."""
-    from keyeloop.model_backend.sglang.plugin.media.store import STORE_VARIABLE, ReferencedStore
+def media_facts(config: KeyeConfig) -> dict[str, Any]:
+    """What a client may use here, for the server's status: clips as one part, raw replies, references, sizes."""
+    from keyeloop.model_backend.local.counter import limits_of
+    from keyeloop.model_backend.sglang.plugin.media.store import ReferencedStore
 
-    store = ReferencedStore.from_environment(os.environ) if os.environ.get(STORE_VARIABLE) else None
-    return {"clips": True, "raw_replies": True, "media_store": None if store is None else str(store.root)}
+    store = ReferencedStore.from_environment(os.environ)
+    return {
+        "clips": True,
+        "raw_replies": True,
+        "media_store": None if store is None else str(store.root),
+        "limits": asdict(limits_of(config)),
+    }
 
 
 class TokenizerOnly:

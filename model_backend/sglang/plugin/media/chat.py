@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keyeloop.model_backend.sglang.plugin.media.chat_messages import RAW_REPLIES, media_of, prompt_of
+from keyeloop.model_backend.sglang.plugin.media.chat_messages import media_of, prompt_of
+from keyeloop.model_backend.sglang.wire import RAW_REPLIES
 from keyeloop.runtime.errors import KeyeloopError
 
 METHOD = "_process_messages"

@@ -19,8 +19,6 @@ from keyeloop.model_backend.toolcalls import THINK_CLOSE, THINK_OPEN
 from keyeloop.runtime.content import Image, MediaRef, Message, Part, Role, Text, ToolCall, ToolSpec
 from keyeloop.runtime.errors import InputError
 
-RAW_REPLIES = "raw_replies"
-"""In ``chat_template_kwargs``: replies come and go back as the model wrote them, thinking and calls in the content."""
 _ROLES: Mapping[str, Role] = {
     "system": "system",
     "developer": "system",
