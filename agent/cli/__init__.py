@@ -18,6 +18,7 @@ from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
 from keyeloop.agent.cli.serve import serve
 from keyeloop.agent.cli.show import show
+from keyeloop.agent.cli.verify import verify
 from keyeloop.runtime.errors import KeyeloopError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -45,6 +46,7 @@ def build_app() -> typer.Typer:
         ("demo", demo),
         ("demo-video", demo_video),
         ("model", model),
+        ("verify", verify),
     ):
         app.command(name)(command)
     app.command("serve", context_settings={"allow_extra_args": True})(serve)

@@ -40,6 +40,8 @@ class Known:
     sampling: Mapping[str, Any]
     own_code: bool
     """The checkpoint ships code of its own; without, the model is what this project's code says."""
+    tells_when: bool
+    """It can be asked when something is first seen in a video that is shown whole."""
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, topic: str) -> str:
@@ -59,6 +61,7 @@ def known_models() -> tuple[Known, ...]:
         151677,
         {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20},
         own_code=True,
+        tells_when=True,
         sources={
             "sizes": PUBLISHED_COUNT, "rope": QUOTED_CONFIG, "sparse": f"{QUOTED_CONFIG}; {SERVING_CODE}",
             "norms": BASE_MODEL, "tokens": f"{BASE_MODEL}; {OLDER_KEYE}", "frame": OLDER_KEYE, "template": BASE_MODEL,
@@ -68,7 +71,7 @@ def known_models() -> tuple[Known, ...]:
     )  # fmt: skip
     small = Known(
         KEYE_TINY, keye_tiny(384, tiny_tokens), 15_251_648, KEYE_TINY_LIMITS, _TINY_IDS, 263, {"do_sample": False},
-        own_code=False,
+        own_code=False, tells_when=False,
     )  # fmt: skip
     return large, small
 
