@@ -29,7 +29,10 @@ class Received:
 
 @dataclass(frozen=True)
 class Play:
-    """An answer: bytes are sent, a number is a pause in seconds, and ``cut`` ends it with a reset."""
+    """An answer: bytes are sent, a number is a pause in seconds, and ``cut`` ends it with a reset.
+
+    Status 0 sends nothing at all.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: dict(EVENTS))
@@ -139,7 +142,8 @@ class LoopbackServer:
             async with asyncio.timeout(PATIENCE_S):
                 play = self.play(await _request(reader))
                 head = "".join(f"{name}: {value}\r\n" for name, value in play.headers.items())
-                writer.write(f"HTTP/1.1 {play.status} X\r\n{head}Connection: close\r\n\r\n".encode())
+                if play.status:
+                    writer.write(f"HTTP/1.1 {play.status} X\r\n{head}Connection: close\r\n\r\n".encode())
                 for piece in play.pieces:
                     await writer.drain()
                     if isinstance(piece, bytes):

@@ -1,0 +1,106 @@
+"""Connections that are kept between requests, dropped by the server, shared by tasks, left behind by event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from keyeloop.model_backend.served.sending import Sender, Timeouts
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+
+
+class KeepingServer:
+    """Answers ``{}`` and keeps the connection, for ``answers`` requests; then it is reset, a request read or not."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.connections = self.requests = self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                for _ in range(self.answers):
+                    await reader.readuntil(b"\r\n\r\n")
+                    self.requests += 1
+                    writer.write(HEAD + b"{}")
+                    await writer.drain()
+                await reader.readuntil(b"\r\n\r\n")
+                writer.transport.abort()
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@contextmanager
+def keeping(answers: int = 1000) -> Iterator[KeepingServer]:
+    """One in a thread of its own."""
+    server, ready, over, loop = KeepingServer(answers), threading.Event(), asyncio.Event(), asyncio.new_event_loop()
+
+    async def main() -> None:
+        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+        server.port = listening.sockets[0].getsockname()[1]
+        ready.set()
+        await over.wait()
+        listening.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)
+        loop.close()
+
+
+def sender(server: KeepingServer) -> Sender:
+    return Sender(f"http://127.0.0.1:{server.port}", None, Timeouts(5, 5, 20), 3, loopback=True)
+
+
+async def test_a_connection_is_kept() -> None:
+    with keeping() as server:
+        asking = sender(server)
+        assert [await asking.get("/x") for _ in range(5)] == [b"{}"] * 5
+        assert server.connections == 1
+        await asking.close()
+        await asking.close()
+        assert await asking.get("/x") == b"{}"
+        assert server.connections == 2
+        await asking.close()
+
+
+async def test_many_at_a_time_have_one_each_and_keep_them() -> None:
+    with keeping() as server:
+        asking = sender(server)
+        for _ in range(3):
+            await asyncio.gather(*(asking.get("/x") for _ in range(20)))
+        assert server.requests == 60 and 1 <= server.connections <= 20
+        await asking.close()
+
+
+async def test_one_that_the_server_resets_is_replaced() -> None:
+    with keeping(answers=2) as server:
+        asking = sender(server)
+        assert [await asking.get("/x") for _ in range(6)] == [b"{}"] * 6
+        assert (server.requests, server.connections) == (6, 3)
+        await asking.close()
+
+
+def test_event_loops_have_their_own_and_take_them_along() -> None:
+    with keeping() as server:
+        asking = sender(server)
+        for _ in range(3):
+            assert asyncio.run(asking.get("/x")) == b"{}"
+            gc.collect()  # a connection that was left open would warn here
+        assert server.connections == 3 and not asking._connections._kept
