@@ -76,7 +76,7 @@ class Agent:
         self._sampling = sampling or Sampling(
             settings.temperature, settings.top_p, settings.top_k, settings.max_tokens, settings.seed
         )
-        self._system = system_text() if system is None else system
+        self._system = system_text(tools=self._tools is None or len(self._tools) > 0) if system is None else system
         self._result_visual_tokens = result_visual_tokens or settings.result_visual_tokens
         self._clock = clock or SystemClock()
         self._documents = settings.documents

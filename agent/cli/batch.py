@@ -40,6 +40,9 @@ def batch(
         Path | None, typer.Option(help="Where results go, one line a task (default: TASKS.results.jsonl).")
     ] = None,
     runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Requests to the model, of each task.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds of each task, waiting included.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
     tool: Annotated[
         list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
     ] = None,
@@ -58,7 +61,9 @@ def batch(
     from keyeloop.agent.user_tools import load_tool
     from keyeloop.runtime.config import load_config
 
-    config = load_config({"model": model, "runs": runs})
+    config = load_config(
+        {"model": model, "runs": runs, "turns": max_turns, "seconds": max_seconds, "max_tokens": max_tokens}
+    )
     try:
         listed = read_tasks(tasks)
     except BadLines as bad:

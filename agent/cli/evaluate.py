@@ -48,6 +48,9 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, help="How many questions are asked at a time.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions, the first ones.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Above 0, epochs differ.")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Requests to the model, of each run.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds of each run, waiting included.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
     tool: Annotated[
         list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
     ] = None,
@@ -78,7 +81,15 @@ def evaluate(
     wish = Wish(
         questions=_read(questions, videos)[:limit],
         out=out or EVALS / _name(questions, model, no_tools),
-        config=load_config({"model": model, "temperature": temperature}),
+        config=load_config(
+            {
+                "model": model,
+                "temperature": temperature,
+                "turns": max_turns,
+                "seconds": max_seconds,
+                "max_tokens": max_tokens,
+            }
+        ),
         judge=judge or "",
         judge_prices=judge_prices,
         tools=tool or [],

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from keyeloop.agent.task import Task
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.agent.wording import clipped
 from keyeloop.model_backend.base import ModelBackend
+from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.config import Config
 from keyeloop.runtime.errors import ConfigError, InputError
 from keyeloop.runtime.prices import Prices
@@ -119,6 +120,7 @@ class Wish:
             },
             "seed": config.seed,
             "max_tokens": config.max_tokens,
+            **({"limits": asdict(config.limits)} if config.limits != Limits() else {}),
         }
 
     def _prices_of_judge(self) -> Prices | None:

@@ -259,3 +259,12 @@ def test_a_made_id_follows_what_is_asked_not_where_it_stands(tmp_path: Path) -> 
     assert ids[1] == f"{ids[0]}-2" and ids[3] == "x" and len(set(ids)) == 4
     turned = [each.task.id for each in read_tasks(write_lines(tmp_path / "b.jsonl", lines[2], lines[0]))]
     assert turned == [ids[2], ids[0]]
+
+
+def test_limits_hold_for_every_task(place: Path) -> None:
+    tasks = write_lines(place / "tasks.jsonl", {"task": "one"}, {"task": "two"})
+    assert batch(tasks, "--max-seconds", 30, "--max-turns", 2, "--max-tokens", 50) == 0
+    for record in results(place / "tasks.results.jsonl"):
+        config = Trajectory.read(Path(record["run"])).start.config
+        assert (config["limits"]["seconds"], config["limits"]["turns"]) == (30, 2)
+        assert config["sampling"]["max_tokens"] == 50

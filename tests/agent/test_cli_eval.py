@@ -21,6 +21,7 @@ from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.scripted import ScriptedBackend, Spoken
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.trajectory import Trajectory
+from keyeloop.runtime.wire import from_wire
 from tests.agent.batch_program import answer as recorded
 from tests.agent.batch_program import start
 from tests.tools.moving_pictures import write_video
@@ -110,6 +111,7 @@ def test_json_ends_the_output_and_nothing_is_asked_twice(place: Path, capsys: py
     assert first["setting"]["looks"] == "whole video, no tools" and first["setting"]["model"] == "replay:recorded/one"
     runs = [Trajectory.read(folder) for folder in (place / "ev" / "runs").iterdir()]
     assert len(runs) == 2 and not any(each.start.tools for each in runs)
+    assert not any("tool" in from_wire(each.start.messages[0]).text for each in runs), "it is told of none"
     assert run(*command) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == first and "2 of 2 answers are in ev already" in shown.err
@@ -119,6 +121,18 @@ def test_json_ends_the_output_and_nothing_is_asked_twice(place: Path, capsys: py
         "ev/answers.jsonl has answers of another looks (whole video, no tools, now with tools)"
         in capsys.readouterr().err
     )
+
+
+def test_limits_hold_for_every_run_and_are_part_of_the_setting(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = write(place / "set.json", films("easy", "hard"))
+    limits = ("--max-seconds", 30, "--max-turns", 2, "--max-tokens", 50)
+    assert run(asked, "--videos", "films", "--out", "ev", *limits, "--json") == 0
+    setting = json.loads(capsys.readouterr().out)["setting"]
+    assert (setting["limits"]["seconds"], setting["limits"]["turns"], setting["max_tokens"]) == (30, 2, 50)
+    for folder in (place / "ev" / "runs").iterdir():
+        assert Trajectory.read(folder).start.config["limits"]["seconds"] == 30
+    assert run(asked, "--videos", "films", "--out", "ev", "--max-tokens", 50) == 2
+    assert "has answers of another limits" in capsys.readouterr().err
 
 
 def test_wrong_inputs_are_told_before_anything_is_asked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
