@@ -47,6 +47,7 @@ class KeyeProcessor(BaseMultimodalProcessor):  # type: ignore[misc]
     prefer_tokenized_input = True
     preserve_processor_input_ids = True
     gpu_image_decode = False
+    supports_mm_processor_concurrency = False  # pictures have threads of their own
 
     def __init__(self, hf_config: Any, server_args: Any, _processor: Any, *args: Any, **kwargs: Any) -> None:
         """Raises ConfigError where the loaders of SGLang were not replaced: it would open what requests name."""
