@@ -146,7 +146,9 @@ class _Server:
         for finding in check_status(status, self._known):
             yield finding
         self._say("counting requests of known size")
-        client = _client(self._address, call_form="native", pictures="tool")
+        client = _client(self._address)
+        if not client.capabilities().native_video:  # another server: shown what it loses, not helped around it
+            client = _client(self._address, call_form="native", pictures="tool")
         try:
             counter = Counter(client, MediaStore(self._scratch / "pictures"), self._tokenizer())
             async for finding in counter.findings(self._video):

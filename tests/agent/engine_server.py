@@ -18,7 +18,7 @@ from typing import Any
 
 from keyeloop.model_backend.base import Reply, Request, Sampling
 from keyeloop.model_backend.local.engine import LocalBackend
-from keyeloop.model_backend.sglang.wire import CLIP, read_clip
+from keyeloop.model_backend.sglang.wire import CLIP, RAW_REPLIES, read_clip
 from keyeloop.runtime.content import Image, Message, Part, Text, ToolCall, ToolSpec, Video
 from keyeloop.runtime.evidence import Region, View
 from keyeloop.runtime.media import MediaStore
@@ -65,23 +65,27 @@ class Engine:
             return Play(200, {"Content-Type": "application/json"}, (body,))
         if not received.path.endswith("/chat/completions"):
             return failed(404, "no such path")
-        request = self.request_of(received.json)
-        return self.play(self.thread.submit(lambda: asyncio.run(self.answered(request))).result())
+        raw = received.json.get("chat_template_kwargs", {}).get(RAW_REPLIES, False)
+        request = self.request_of(received.json, raw)
+        reply = self.thread.submit(lambda: asyncio.run(self.answered(request))).result()
+        return self.play(reply, self.parses and not raw)
 
     async def answered(self, request: Request) -> Reply:
         return await self.backend.generate(request, self.media)
 
-    def request_of(self, body: Json) -> Request:
+    def request_of(self, body: Json, raw: bool) -> Request:
         functions = [tool["function"] for tool in body.get("tools", ())] if self.keeps_tools else []
         tools = tuple(ToolSpec(one["name"], one["description"], one["parameters"]) for one in functions)
-        messages = tuple(self.message(one) for one in body["messages"])
+        messages = tuple(self.message(one, raw) for one in body["messages"])
         return Request(messages, tools, Sampling(max_tokens=body["max_tokens"]), body.get("tool_choice") != "none")
 
-    def message(self, told: Json) -> Message:
+    def message(self, told: Json, raw: bool) -> Message:
         content = told.get("content") or ""
         if told["role"] != "assistant":
             made = Message(told["role"], tuple(self.parts(content)), tool_call_id=told.get("tool_call_id"))
             return self.result(made) if made.role == "tool" else made
+        if raw:
+            return Message("assistant", raw=content)
         reasoning, text = told.get("reasoning_content", ""), content
         if "</think>" in content:
             reasoning, _, text = content.partition("</think>")
@@ -127,11 +131,11 @@ class Engine:
     def view(self, handle: str, time_s: float) -> View:
         return View(handle, "video-1", "", time_s, Region(0, 0, 1280, 720))
 
-    def play(self, reply: Reply) -> Play:
+    def play(self, reply: Reply, parses: bool) -> Play:
         message, usage = reply.message, reply.usage
         made = [self.call(call) for call in message.tool_calls]
         pieces = [delta(role="assistant")]
-        if not self.parses:
+        if not parses:
             pieces.append(delta(content=self.say(message.raw or "")))
         else:
             inside = [message.reasoning, *([] if self.closes else [message.text])]
@@ -143,18 +147,22 @@ class Engine:
                 for at, call in enumerate(made)
             ]  # fmt: skip
             pieces += [delta(tool_calls=calls)] if calls else []
-        finish = reply.finish if self.parses or reply.finish != "tool_calls" else "stop"
+        finish = reply.finish if parses or reply.finish != "tool_calls" else "stop"
         return Play(pieces=(*pieces, delta(finish), counts(usage.input_tokens, usage.output_tokens), event("[DONE]")))
 
 
 @contextmanager
-def served(backend: LocalBackend, scratch: Path, **breaking: Any) -> Iterator[LoopbackServer]:
-    """The engine at an address while the block runs; ``breaking`` are fields of :class:`Engine`."""
+def served(backend: LocalBackend, scratch: Path, *, own: bool = False, **breaking: Any) -> Iterator[LoopbackServer]:
+    """The engine at an address while the block runs; ``breaking`` are fields of :class:`Engine`.
+
+    With ``own`` it says of itself what keyeloop's plugin says: it takes clips whole and replies raw.
+    """
     config = backend._model.config
     told = {"sparse": backend._sequence._mode == "sparse", "indexer": "exact", "topk": config.indexer.topk,
             "kernels": "reference", "rope_theta": config.rope_theta,
-            "mrope_section": list(config.mrope_section)}  # fmt: skip
+            "mrope_section": list(config.mrope_section), "clips": own, "raw_replies": own}  # fmt: skip
     engine = Engine(backend, MediaStore(scratch / "served"), **{"status": told, **breaking})
-    with loopback(engine, models=(NAME,), max_model_len=config.max_position_embeddings) as server:
+    facts = {"max_model_len": config.max_position_embeddings, "owned_by": "sglang" if own else "test"}
+    with loopback(engine, models=(NAME,), **facts) as server:
         yield server
     engine.thread.shutdown()
