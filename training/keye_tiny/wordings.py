@@ -71,7 +71,7 @@ def say(rng: random.Random, kind: Kind, times: list[str]) -> str:
     while True:
         text = _pair(rng, kind, *times) if kind in ("+", "-", "*") else _one(rng, kind, times[0])
         if rng.random() < 0.08:
-            text = f"{_invented(rng).capitalize()} {_invented(rng)}{rng.choice('.,!:')} {text}"
+            text = f"{invented(rng).capitalize()} {invented(rng)}{rng.choice('.,!:')} {text}"
         if not HELD_OUT.search(text):
             return text
 
@@ -84,7 +84,7 @@ def aside(rng: random.Random, text: str) -> str:
 
 def _one(rng: random.Random, kind: str, time: str) -> str:
     noun, place = ("text", "small sign") if kind == "sign" else (kind, "board")
-    verb = rng.choice(VERBS) if rng.random() < 0.75 else _invented(rng)
+    verb = rng.choice(VERBS) if rng.random() < 0.75 else invented(rng)
     fields = {
         "verb": verb, "Verb": verb.capitalize(), "thing": _thing(rng, kind), "when": _when(rng, time), "time": time,
         "noun": noun, "place": place, "shown": _shown(rng, place), "then": _then(rng, verb), "end": rng.choice(ENDS),
@@ -201,7 +201,7 @@ def _number(rng: random.Random, time: str) -> str:
     )  # fmt: skip
 
 
-def _invented(rng: random.Random) -> str:
+def invented(rng: random.Random) -> str:
     """A word that means nothing: ``zorbe``."""
     parts = (rng.choice(LETTERS[0]) + rng.choice(LETTERS[1]) for _ in range(rng.randint(1, 3)))
     last: str = rng.choice((*LETTERS[0], "", ""))

@@ -46,6 +46,7 @@ class LookUp(Lesson):
                 continue
             self.thing, self.texts = thing, self._texts(thing)
             asked = self.rng.choice(list(thing.facts))
+            self.noun = wordings.noun_of(asked, thing.kind)
             known = thing.path in self.texts
             text = wordings.ask_fact(
                 self.rng, thing.kind, asked, questions.say_time(self.rng, time_s), heldout=self.heldout
@@ -70,9 +71,10 @@ class LookUp(Lesson):
         if turn == 1:
             return speech.call(f"It is {name}.", ("web_search", {"query": name}))
         cited = self._cite(next(iter(self.world.views)))
+        wanted = f"Its {self.noun}."
         if self.question.answer == "not there":
-            return speech.say("", f"Not there: no document names {name} {cited}")
-        return speech.say("", f"{self.question.answer} {cited}")
+            return speech.say(wanted, f"Not there: no document names {name} {cited}")
+        return speech.say(wanted, f"{self.question.answer} {cited}")
 
     def right(self) -> bool:
         if self.question.answer != "not there":
@@ -85,7 +87,7 @@ class LookUp(Lesson):
 
     def _readings(self) -> list[str]:
         name = self.world.video.shot_at(self.question.times_s[0]).board
-        return [name] if self.question.answer == "not there" else [name, self.question.answer]
+        return [name, self.noun] + [self.question.answer] * (self.question.answer != "not there")
 
     def _thing(self) -> Thing:
         if self.heldout:

@@ -9,7 +9,7 @@ import random
 import re
 
 from keyeloop.tools.demo_video.corpus import BUILT, COUNTED, HIGH, MADE, Property
-from training.keye_tiny.wordings import aside
+from training.keye_tiny.wordings import aside, invented
 
 HELD_OUT = re.compile(
     r"\bcan you\b|\bstands\b|\blook up\b|\bappearance\b|\bcomes up\b|\bfrom which\b|\bthere is a name\b", re.IGNORECASE
@@ -36,6 +36,21 @@ NAMED = (
     "the {kind} called what the board says {when}",
 )  # fmt: skip
 ENDS = ("", "", ".", ".", "?", "!", " please.", ", please", ", thanks.", " for me.", " now.")
+POINTED = (
+    "{when} the board {shows} {a_name}. {ask}", "the board {shows} {a_name} {when}. {ask}",
+    "look at the board {when}. {ask}", "take the {kind} named {when}. {ask}", "{when}, see the board. {ask}",
+    "I mean the {kind} on the board {when}. {ask}", "a {kind} is named {when}. {ask}",
+    "we see {a_name} on the board {when}. {ask}", "go to {when}: {a_name} is on the board. {ask}",
+    "on the board {when} is {a_name}. {ask}", "about the {kind} named {when}: {ask}", "{ask} I mean {thing}.",
+    "{ask} The {kind} is the one named {when}.", "for {thing}: {ask}", "as for {thing}, {ask}",
+)  # fmt: skip
+"""Two parts: where the thing is named, and what is asked of it."""
+OF_IT = (
+    "what is the {noun} of {it}?", "what is its {noun}?", "{verb} its {noun}{end}", "{verb} the {noun} of {it}{end}",
+    "of {it}, {verb} the {noun}{end}", "the {noun} of {it}?", "{its} {noun}?", "{its} {noun} is what?", "{noun}?",
+    "what {noun} does {it} have?", "which {noun} has {it}?", "for {it}, which is the {noun}?", "and the {noun}?",
+    "of {it} I want the {noun}{end}", "what would be the {noun} of {it}?", "what {its} {noun} is: {verb} that{end}",
+)  # fmt: skip
 TELL = (
     "tell me,find,give me,name,find out,get,fetch,let me know,work out,state,report,search for,check,determine,"
     "look for,I need,I want,I would like to know,I want to know"
@@ -79,6 +94,8 @@ def _fact(rng: random.Random, kind: str, asked: Property, said: str) -> str:
     thing = rng.choice(NAMED).format(kind=kind, when=when)
     direct = _direct(asked, kind)
     noun = rng.choice((noun_of(asked, kind), *NOUNS[asked][: 2 if asked == "place" else 0]))
+    if rng.random() < 0.5:
+        return _pointed(rng, kind, noun, when, thing)
     form = rng.randrange(8)
     if form < 3:
         text = rng.choice(direct).format(x=thing) + rng.choice(("?", "?", "?", ""))
@@ -95,6 +112,21 @@ def _fact(rng: random.Random, kind: str, asked: Property, said: str) -> str:
         return aside(rng, text[0].upper() + text[1:])
     text = rng.choice(("", "", "", "Quick question: ", "In this video: ", "Hello, ", "So, ", "Please: ")) + text
     return text[0].upper() + text[1:] if rng.random() < 0.8 else text
+
+
+def _pointed(rng: random.Random, kind: str, noun: str, when: str, thing: str) -> str:
+    """A question in two parts: ``The board names a tower at 83 s. Of it, what is the height?``"""
+    it = rng.choice(("it", f"that {kind}", f"this {kind}", f"the {kind}", f"the said {kind}"))
+    verb = rng.choice(TELL) if rng.random() < 0.6 else invented(rng)
+    ask = rng.choice(OF_IT).format(
+        noun=noun, it=it, verb=verb, end=rng.choice(ENDS), its="its" if it == "it" else f"{it}'s"
+    )
+    name = rng.choice(("a name", "a name", f"the name of a {kind}", f"a {kind}", f"a {kind}'s name", "some name"))
+    shows = rng.choice(("shows", "has", "names", "displays", "reads", "gives", invented(rng)))
+    ask = ask[0].upper() + ask[1:] if rng.random() < 0.8 else ask
+    text = rng.choice(POINTED).format(kind=kind, when=when, thing=thing, shows=shows, a_name=name, ask=ask)
+    text = rng.choice(("", "", "", "", "Hello, ", "So, ", f"{invented(rng).capitalize()}: ")) + text
+    return text[0].upper() + text[1:]
 
 
 def _direct(asked: Property, kind: str) -> tuple[str, ...]:
@@ -134,5 +166,32 @@ def _when(rng: random.Random, x: str) -> str:
         f"the {time} {x} {shown}?", f"{x}: when does it {seen}?", f"{x} {shown} when?", f"since when is {x} shown?",
         f"how far into the video does {x} {seen}?", f"how many seconds in does {x} {seen}?",
     )  # fmt: skip
+    if rng.random() < 0.5:
+        forms = _odd(rng, x, time)
     text = rng.choice(("", "", "", "", "Quick question: ", "In this video: ", "Hello, ", "So, ")) + rng.choice(forms)
     return text[0].upper() + text[1:] if rng.random() < 0.8 and not text.startswith(x) else text
+
+
+def _odd(rng: random.Random, x: str, time: str) -> tuple[str, ...]:
+    """Less usual wordings, some with words that mean nothing: what is asked for is the text, wherever it stands."""
+    noun = rng.choice(
+        ("arrival", "start", "entrance", "onset", "debut", "first sight", "first showing", "first frame", "first time",
+         "beginning", "first second", f"first {invented(rng)}", invented(rng))
+    )  # fmt: skip
+    verb = rng.choice(TELL) if rng.random() < 0.6 else invented(rng)
+    done = rng.choice(
+        ("arrives", "enters", "pops up", "starts", "begins", "is put up", "is there", f"{invented(rng)}s")
+    )
+    end = rng.choice(ENDS)
+    return (
+        f"when is the {noun} of {x}?", f"when is the {noun} of {x}?", f"what is the {time} of the {noun} of {x}?",
+        f"{verb} the {noun} of {x}{end}", f"{verb} the {noun} of {x} on the board{end}", f"the {noun} of {x}?",
+        f"{verb} the {time} when {x} {done}{end}", f"{verb} the {time} when {x} {done} on the board{end}",
+        f"{verb} when {x} {done}{end}", f"{verb} the {time} where {x} {done}{end}", f"at which {time} {done} {x}?",
+        f"when {done} {x}?", f"is {x} on the board, and from when on?", f"from what {time} on does the board have {x}?",
+        f"from when on is {x} on the board?", f"starting when is {x} to be seen?", f"{x} is on the board from when on?",
+        f"{x} {done} at what {time}?", f"{x} {done} when?", f"for {x}, {verb} the {time} it {done}{end}",
+        f"the board {rng.choice(('has', 'shows', 'gets', invented(rng) + 's'))} {x}: since when?",
+        f"do you know when {x} {done}?", f"will you {verb} the {time} that {x} {done}?", f"{x}: {verb} its {noun}{end}",
+        f"as of which {time} is {x} on the board?", f"until which {time} is {x} not yet on the board?",
+    )  # fmt: skip
