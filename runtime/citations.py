@@ -3,8 +3,8 @@
 A citation stands in square brackets: ``[f1]``, ``[f1 310,200,640,460]`` (a box in thousandths of that view),
 ``[video-1 83.0s]``, ``[video-1 83.0s 310,200,640,460]``, ``[image-1 310,200,640,460]`` and, where a run has one
 source, ``[1:23.5]`` or ``[83.0s]``. Several share a pair of brackets with a semicolon or a comma:
-``[f1; f3 10,10,90,90]``, ``[f1, f2]``. ``[video-1 at 83.0s]`` and ``[video-1, 83.0s]`` are read too, as models write
-them.
+``[f1; f3 10,10,90,90]``, ``[f1, f2]``. ``[video-1 at 83.0s]``, ``[video-1, 83.0s]``, ``[F1]`` and ``[f1-f4]``, every
+view from one to the other, are read too, as models write them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from keyeloop.runtime.moments import parse_time
 SEEN_WITHIN_S = 0.5
 """A moment counts as looked at when a view of its source is at most this far from it."""
 
+MOST_OF_A_RANGE = 64
+"""A range of more views is no citation."""
+
 _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = rf"(?:\d+:)?\d+:\d{{2}}(?:\.\d+)?|{_NUMBER}\s?s"
 _BOX = rf"{_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}"
 _ONE = re.compile(
-    rf"(?:(?P<handle>[fz]\d+)(?:(?:,|\s+at)?\s+(?:{_TIME}))?|(?P<still>(?:image|video)-\d+)"
+    rf"(?:(?P<handle>[fzFZ]\d+)(?:\s*(?:-|–|\.\.|to)\s*(?P<last>[fzFZ]?\d+))?(?:(?:,|\s+at)?\s+(?:{_TIME}))?|(?P<still>(?:image|video)-\d+)"
     rf"|(?:(?P<source>[A-Za-z][\w.-]*)(?:,|\s+at)?\s+)?(?P<time>{_TIME})"
     rf"|(?P<named>[A-Za-z][\w.-]*)(?=\s+{_NUMBER}\s*,))"
     rf"(?:\s+(?:box\s+)?(?P<box>{_BOX}))?"
@@ -39,7 +42,7 @@ class RawCitation:
     """A citation as it was written, not yet looked up."""
 
     text: str
-    """With its brackets."""
+    """With its brackets; of a range, one view's own."""
     start: int
     """Where the brackets open in the answer; ``end`` is behind the closing one."""
     end: int
@@ -81,18 +84,33 @@ def _read(brackets: re.Match[str]) -> list[RawCitation]:
         if match is None:
             return []
         box = tuple(float(side) for side in match["box"].split(",")) if match["box"] else None
-        found.append(
-            RawCitation(
-                text=f"[{piece.strip()}]",
-                start=brackets.start(),
-                end=brackets.end(),
-                handle=match["handle"],
-                source=match["still"] or match["source"] or match["named"],
-                time_s=parse_time(match["time"]) if match["time"] else None,
-                box=box,  # type: ignore[arg-type]
+        handles = _handles(match["handle"], match["last"])
+        if not handles:
+            return []
+        for handle in handles:
+            found.append(
+                RawCitation(
+                    text=f"[{piece.strip()}]" if match["last"] is None else f"[{handle}]",
+                    start=brackets.start(),
+                    end=brackets.end(),
+                    handle=handle,
+                    source=match["still"] or match["source"] or match["named"],
+                    time_s=parse_time(match["time"]) if match["time"] else None,
+                    box=box,  # type: ignore[arg-type]
+                )
             )
-        )
     return found
+
+
+def _handles(first: str | None, last: str | None) -> list[str | None]:
+    """The handle that is cited, or all of a range; none of a range that makes no sense."""
+    if first is None or last is None:
+        return [first and first.lower()]
+    kind, begin, end = first[0].lower(), int(first[1:]), int(last.lstrip("fzFZ"))
+    same = last[0].isdigit() or last[0].lower() == kind
+    if not same or not begin <= end < begin + MOST_OF_A_RANGE:
+        return []
+    return [f"{kind}{number}" for number in range(begin, end + 1)]
 
 
 def _resolve(raw: RawCitation, book: dict[str, View], declared: dict[str, Source]) -> Citation:

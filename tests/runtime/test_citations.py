@@ -28,6 +28,7 @@ def looked() -> ViewBook:
     "text,handle,source,time_s,box",
     [
         ("[f1]", "f1", None, None, None),
+        ("[F1]", "f1", None, None, None),
         ("[f12 at 83.0 s]", "f12", None, None, None),
         ("[f12 83.0s]", "f12", None, None, None),
         ("[f1 310,200,640,460]", "f1", None, None, (310, 200, 640, 460)),
@@ -68,6 +69,36 @@ def test_several_in_one_pair_of_brackets() -> None:
     first, second, third = parse_citations("417 [f1 1,2,3,4, z2] [f3, f4]")[:3]
     assert (first.handle, first.box, second.handle, third.handle) == ("f1", (1, 2, 3, 4), "z2", "f3")
     assert strip_citations("417 [f1, f2]") == "417" and parse_citations("[f1, as said]") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "handles"),
+    [
+        ("[f1-f4]", "f1 f2 f3 f4"),
+        ("[f1–f3]", "f1 f2 f3"),
+        ("[f2 - 3]", "f2 f3"),
+        ("[f1..f2, z1]", "f1 f2 z1"),
+        ("[z1 to z2; f9]", "z1 z2 f9"),
+        ("[F1-F2]", "f1 f2"),
+        ("[f7-f7]", "f7"),
+    ],
+)
+def test_a_range_is_every_view_of_it(text: str, handles: str) -> None:
+    found = parse_citations(f"417 {text}")
+    assert [each.handle for each in found] == handles.split()
+    assert strip_citations(f"417 {text}") == "417"
+    assert found[0].text in (f"[{found[0].handle}]", text)
+
+
+def test_a_range_with_a_box_cites_it_in_every_view() -> None:
+    assert [each.box for each in parse_citations("[f1-f2 1,2,3,4]")] == [(1, 2, 3, 4)] * 2
+    known, unknown = resolve("[f2-f3]", looked(), [VIDEO])
+    assert (known.seen, known.text, unknown.seen, unknown.text) == (True, "[f2]", False, "[f3]")
+
+
+@pytest.mark.parametrize("text", ["[f4-f1]", "[f1-z2]", "[f1-f999]", "[f1-]", "[f1-f4-f6]"])
+def test_what_is_no_range_is_left_alone(text: str) -> None:
+    assert parse_citations(text) == [] and strip_citations(text) == text
 
 
 @pytest.mark.parametrize(
