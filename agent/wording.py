@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
-from keyeloop.runtime.citations import format_time
+from keyeloop.runtime.citations import SEEN_WITHIN_S, format_time
 from keyeloop.runtime.content import Image, Part, Text, ToolCall, Usage, Video
 from keyeloop.runtime.evidence import Citation, Source
 from keyeloop.runtime.trajectory import Span
 
 STRIP_CELLS = 60
+CLOSE_S = 2 * SEEN_WITHIN_S
+"""Between two views at most this far apart every moment counts as looked at."""
 
 
 def clean(text: str) -> str:
@@ -74,19 +77,22 @@ def citation_words(citation: Citation) -> str:
 
 
 def strip(spans: Sequence[Span], duration_s: float, cells: int = STRIP_CELLS) -> str:
-    """A video's length as a line, with a block wherever it was looked at."""
+    """A video's length as a line, with a block wherever it was looked at; between moments far apart it was not."""
     line = ["─"] * cells
     for span in spans:
-        first, last = (int(min(max(at / duration_s, 0.0), 1.0) * cells) for at in (span.start_s, span.end_s))
-        for cell in range(min(first, cells - 1), min(last, cells - 1) + 1):
-            line[cell] = "█"
+        for earlier, later in pairwise((span.start_s, *span.times_s)):
+            since_s = earlier if later - earlier <= CLOSE_S else later
+            first, last = (int(min(max(at / duration_s, 0.0), 1.0) * cells) for at in (since_s, later))
+            for cell in range(min(first, cells - 1), min(last, cells - 1) + 1):
+                line[cell] = "█"
     return "".join(line)
 
 
 def span_words(span: Span) -> str:
-    """``0:01:22.000 to 0:01:24.000 (3 views)``."""
+    """``0:01:22.000 to 0:01:24.000 (3 views)``; ``(8 views, up to 500.0 s apart)`` where they are sparse."""
     until = f" to {format_time(span.end_s)}" if span.end_s > span.start_s else ""
-    return f"{format_time(span.start_s)}{until} ({counted(span.views, 'view')})"
+    apart = f", up to {span.gap_s:.1f} s apart" if span.gap_s > CLOSE_S else ""
+    return f"{format_time(span.start_s)}{until} ({counted(span.views, 'view')}{apart})"
 
 
 def counted(number: int, noun: str) -> str:

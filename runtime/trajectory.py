@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from keyeloop.runtime.content import Message, Part, Text, Usage, images_of
 from keyeloop.runtime.errors import JournalError
@@ -30,12 +31,29 @@ from keyeloop.runtime.wire import from_wire, parts_from_wire
 Status = RunStatus | Literal["in flight"]
 
 
-class Span(NamedTuple):
+@dataclass(frozen=True)
+class Span:
     """A stretch of a source that was looked at, in presentation seconds; one frame has no length."""
 
-    start_s: float
-    end_s: float
+    times_s: tuple[float, ...]
+    """The moments that were shown, ascending, each once."""
     views: int
+    """Crops included."""
+
+    @property
+    def start_s(self) -> float:
+        """The first moment."""
+        return self.times_s[0]
+
+    @property
+    def end_s(self) -> float:
+        """The last moment."""
+        return self.times_s[-1]
+
+    @property
+    def gap_s(self) -> float:
+        """The longest time in it of which nothing was shown."""
+        return max((later - earlier for earlier, later in pairwise(self.times_s)), default=0.0)
 
 
 @dataclass
@@ -152,7 +170,8 @@ class Trajectory:
     def looked(self) -> dict[str, tuple[Span, ...]]:
         """Where the run looked: for each source, spans in ascending time, overlapping ones joined.
 
-        The views of one call make one span. A source without times (an image) has an empty tuple.
+        The views of one call make one span, however far apart they are: ``gap_s`` tells. A source without times (an
+        image) has an empty tuple.
         """
         spans: dict[str, list[Span]] = {}
         for group in self._view_groups():
@@ -160,7 +179,7 @@ class Trajectory:
                 times = [view.time_s for view in group if view.source == name and view.time_s is not None]
                 found = spans.setdefault(name, [])
                 if times:
-                    found.append(Span(min(times), max(times), len(times)))
+                    found.append(Span(tuple(sorted(set(times))), len(times)))
         return {name: _joined(found) for name, found in spans.items()}
 
     def messages(self) -> tuple[Message, ...]:
@@ -229,10 +248,10 @@ def _shown(parts: Iterable[Part]) -> tuple[View, ...]:
 
 def _joined(spans: list[Span]) -> tuple[Span, ...]:
     joined: list[Span] = []
-    for span in sorted(spans):
+    for span in sorted(spans, key=lambda span: span.times_s):
         if joined and span.start_s <= joined[-1].end_s:
             last = joined[-1]
-            joined[-1] = Span(last.start_s, max(last.end_s, span.end_s), last.views + span.views)
+            joined[-1] = Span(tuple(sorted({*last.times_s, *span.times_s})), last.views + span.views)
         else:
             joined.append(span)
     return tuple(joined)

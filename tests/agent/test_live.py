@@ -10,7 +10,7 @@ from rich.console import Console
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.live import LiveView
-from keyeloop.agent.wording import call_words, citation_words, clean, clipped, parts_words, strip
+from keyeloop.agent.wording import call_words, citation_words, clean, clipped, parts_words, span_words, strip
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, calls
 from keyeloop.runtime.budget import Limits
 from keyeloop.runtime.content import Image, MediaRef, Text, ToolCall, Video
@@ -62,9 +62,17 @@ def test_words_are_safe_and_short() -> None:
     assert parts_words([Text("f1"), Video((PICTURE, PICTURE)), PICTURE]) == "f1 + 3 pictures"
 
 
+def test_a_sparse_span_says_how_sparse_it_is() -> None:
+    assert span_words(Span((82.0, 83.0, 84.0), 4)) == "0:01:22.000 to 0:01:24.000 (4 views)"
+    assert span_words(Span((0.0, 7.0, 3600.0), 3)) == "0:00:00.000 to 1:00:00.000 (3 views, up to 3593.0 s apart)"
+    assert span_words(Span((5.0,), 1)) == "0:00:05.000 (1 view)"
+
+
 def test_the_strip_marks_what_was_looked_at() -> None:
-    assert strip([Span(0, 0, 1), Span(50, 59.9, 3), Span(60, 60, 1)], 60.0, 12) == "█─────────██"
-    assert strip([Span(-1, 99, 1)], 60.0, 4) == "████"
+    dense = tuple(50 + tenth for tenth in range(10))
+    assert strip([Span((0,), 1), Span((*dense, 59.9), 11), Span((60,), 1)], 60.0, 12) == "█─────────██"
+    assert strip([Span((-1, 99), 1)], 60.0, 4) == "█──█", "nothing between two frames far apart was looked at"
+    assert strip([Span((10, 10.8), 2)], 12.0, 60) == "─" * 50 + "█████" + "─" * 5
     assert strip([], 60.0, 4) == "────"
 
 

@@ -90,7 +90,9 @@ def test_a_finished_run(tmp_path: Path) -> None:
 
 def test_where_it_looked(tmp_path: Path) -> None:
     run = recorded(tmp_path, run_events())
-    assert run.looked() == {"video-1": (Span(10.0, 10.0, 1), Span(80.0, 84.0, 3)), "image-1": ()}
+    assert run.looked() == {"video-1": (Span((10.0,), 1), Span((80.0, 82.0, 84.0), 3)), "image-1": ()}
+    (_, span) = run.looked()["video-1"]
+    assert (span.start_s, span.end_s, span.gap_s) == (80.0, 84.0, 2.0)
     assert list(run.views()) == ["f1", "f2", "z1", "f3", "f4"]
 
 
