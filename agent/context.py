@@ -58,6 +58,10 @@ class Context:
             request = replace(request, sampling=replace(self._sampling, max_tokens=max(1, left)))
         return request, size
 
+    def input_tokens(self) -> int:
+        """Tokens of the next request as it stands."""
+        return self._count()
+
     def left_tokens(self) -> int:
         """Tokens that input may still take, with a whole reply set aside."""
         return self._room - self._sampling.max_tokens - self._count()

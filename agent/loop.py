@@ -123,8 +123,12 @@ class Loop:
         budget = self._context.visual_budget(calls)
         if self._result_visual_tokens is not None:
             budget = min(budget, self._result_visual_tokens)
-        left = self._budget.remaining()["visual_tokens"]
-        return budget if left is None else min(budget, int(left) // max(1, calls))
+        remaining = self._budget.remaining()
+        for name, known in (("visual_tokens", 0), ("total_tokens", self._context.input_tokens())):
+            left = remaining[name]
+            if left is not None:  # of total_tokens, the next request takes all that is known, then the pictures
+                budget = min(budget, max(0, int(left) - known) // max(1, calls))
+        return budget
 
     def _returned(self, outcome: Outcome) -> None:
         result = outcome.result

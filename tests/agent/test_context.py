@@ -12,14 +12,16 @@ from keyeloop.agent.context import Context, stub_text
 from keyeloop.model_backend.base import Request, Sampling
 from keyeloop.model_backend.keye.template import Chunk, render
 from keyeloop.model_backend.replay import ReplayBackend
-from keyeloop.model_backend.scripted import ScriptedBackend, calls
+from keyeloop.model_backend.scripted import Script, ScriptedBackend, call, calls
 from keyeloop.runtime.budget import Limits
-from keyeloop.runtime.content import Image, MediaRef, Message, Text, ToolSpec, Video
+from keyeloop.runtime.content import Image, MediaRef, Message, Text, ToolSpec, Video, images_of
 from keyeloop.runtime.errors import ContextOverflow
 from keyeloop.runtime.events import ContextEdited
 from keyeloop.runtime.evidence import Region, View
 from keyeloop.runtime.trajectory import Trajectory
+from keyeloop.tools.video.clip import ClipVideo
 from tests.agent.small_tools import look
+from tests.tools.moving_pictures import write_video
 
 SHA = "a" * 64
 
@@ -216,3 +218,19 @@ async def test_tools_are_told_what_a_result_may_cost(tmp_path: Path) -> None:
     agent = Agent(backend, [Watching()], runs=tmp_path, sampling=Sampling(max_tokens=2768))
     await agent.run("?")
     assert seen == [10_000, 5_000, 5_000, -1]
+
+
+async def test_a_single_clip_stays_within_the_total_of_tokens(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", [number * 40 for number in range(50)], size=(280, 280))
+    script: list[Script] = [call("clip_video", video="video-1", start_s=0, end_s=1.96, max_frames=40), "it moves"]
+    tokens: dict[int | None, int] = {}
+    frames: dict[int | None, int] = {}
+    for total in (None, 4000, 700):
+        backend, limits = ScriptedBackend(script), Limits(total_tokens=total)
+        answer = await Agent(backend, [ClipVideo()], runs=tmp_path, limits=limits).run("does it move?", video=video)
+        tokens[total] = answer.usage.input_tokens + answer.usage.output_tokens
+        frames[total] = sum(len(images_of(part)) for part in backend.requests[1].messages[3].parts)
+        assert answer.text == "it moves"
+    assert frames[None] == 40 and tokens[None] > 4000
+    assert 30 <= frames[4000] < 40 and 3600 < tokens[4000] <= 4100, "one answer of a few words more"
+    assert frames[700] < 5 and tokens[700] <= 800
