@@ -128,9 +128,10 @@ class Agent:
             examined = await asyncio.to_thread(examine, asked, decoder, hashed=False)
         counter = await asyncio.to_thread(self._model.counting)
         tools = self._tools_for(examined.task().sources.values(), examined.documents)
-        return await asyncio.to_thread(
+        plan = await asyncio.to_thread(
             plan_request, examined, asked.watch, counter, self._system, tools, self._limits, self._prices
         )
+        return replace(plan, note=self._model.pictures_note if plan.sources else "")
 
     async def ask(self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None) -> Answer:
         """Go on with a recorded run: another question in the same conversation, as :meth:`Answer.ask` does.

@@ -8,6 +8,7 @@ import threading
 from keyeloop.agent.counting import Counting, counting_model, planning_model
 from keyeloop.agent.models import ModelLike, check_model, configured_model, load_model, model_name
 from keyeloop.model_backend.base import ModelBackend
+from keyeloop.model_backend.openai_chat.address import is_address
 from keyeloop.runtime.config import Config
 
 
@@ -52,6 +53,17 @@ class Loading:
     def counting(self) -> Counting:
         """Who counts a request that is only planned; this may ask a server for its list of models."""
         return self._backend or counting_model(self._given or planning_model(self._settings))
+
+    @property
+    def pictures_note(self) -> str:
+        """What a plan has to say of pictures at a server, which it asks for its list of models and nothing else."""
+        if self._backend is not None or self._given is not None or not is_address(self._settings.model):
+            return ""
+        if self._settings.pictures == "omit":
+            return "pictures are left out (pictures = omit): the model reads their addresses and sees nothing"
+        if self._settings.pictures is None:
+            return "whether this server takes pictures was not tried: a run tries that first"
+        return ""
 
     async def close(self) -> None:
         """Free the model, if it was loaded here; idempotent."""

@@ -40,6 +40,8 @@ class RequestPlan:
     """Not hashed."""
     videos: Mapping[str, Schedule]
     images: Mapping[str, FrameSize]
+    note: str = ""
+    """What is not known of pictures at this server, or why it is sent none."""
 
     @property
     def share(self) -> float:
@@ -62,6 +64,7 @@ class RequestPlan:
                 {"name": name, "path": paths[name], "width": size.width, "height": size.height, "tokens": size.tokens}
                 for name, size in self.images.items()
             ],
+            "note": self.note,
         }
 
     def __str__(self) -> str:
@@ -83,6 +86,8 @@ class RequestPlan:
         )
         cost = "unknown: no prices are set" if self.cost is None else f"{self.cost:.4g}"
         yield f"estimated cost of its input: {cost}"
+        if self.note:
+            yield self.note
         yield "no request was sent"
 
 

@@ -27,6 +27,7 @@ from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KEYE_TINY_LIMITS, Ke
 from keyeloop.model_backend.keye.presets import keye_tiny
 from keyeloop.model_backend.scripted import ScriptedBackend, call
 from keyeloop.runtime.budget import Limits
+from keyeloop.runtime.config import Config
 from keyeloop.runtime.content import Image, Text, Video, images_of
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.events import RequestSent, RunStart
@@ -249,4 +250,11 @@ def test_a_plan_for_a_server_asks_it_for_its_models_at_most(film: Path, tmp_path
     with loopback([], models=("keye-2.0",), max_model_len=50_000) as server:
         plan = asyncio.run(Agent(server.address, runs=tmp_path).plan("what?", video=film, watch="whole"))
         assert server.received == [], "no chat request"
+        named = f"{server.address}#keye-2.0"
+        unseen = Config(model=named, pictures="omit", context_tokens=50_000)
+        blind = asyncio.run(Agent(settings=unseen).plan("what?", video=film, watch="whole"))
+        told = asyncio.run(Agent(named, settings=Config(pictures="user")).plan("what?", video=film))
+        assert server.received == []
     assert plan.context_tokens == 50_000 and len(plan.videos["video-1"].times_s) == 20
+    assert "was not tried" in plan.note and plan.note in str(plan) and plan.to_json()["note"] == plan.note
+    assert "sees nothing" in blind.note and blind.visual_tokens == 0 and told.note == ""
