@@ -126,7 +126,8 @@ def problem(
         cache[slots] = torch.randn(total, kv_heads, dim, generator=random).to(device, dtype)
         caches.append(cache)
     return Problem(
-        index_q, weights, index_k, torch.randn(tokens, heads, dim, generator=random).to(device, dtype), caches[0], caches[1], table,
+        index_q, weights, index_k, torch.randn(tokens, heads, dim, generator=random).to(device, dtype),
+        caches[0], caches[1], table,
         torch.tensor(rows + [0] * padding, dtype=torch.int32, device=device),
         torch.tensor(positions + [-1] * padding, dtype=torch.int32, device=device), topk, lengths,
     )  # fmt: skip
