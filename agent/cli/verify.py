@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from keyeloop.agent.verification.verify import Report
+    from keyeloop.model_backend.verification.finding import Finding
 
 STYLES = {"confirmed": "green", "different": "bold red", "unknown": "yellow"}
+SAME = ("the same", "it does")
 
 
 def verify(
@@ -56,33 +59,37 @@ def _say(text: str) -> None:
 def _show(report: Report) -> None:
     from rich.console import Console
 
-    from keyeloop.agent.wording import clean
+    from keyeloop.model_backend.verification.points import POINTS
 
-    Console().print(_table(report))
-    counts = report.counts
-    for finding in report.findings:
-        if finding.state == "different":
-            print(f"{finding.key} differs: expected {clean(finding.expected)}; found {clean(finding.found)}")
-            print(f"  expected from: {finding.source}")
-            print(f"  change {finding.change}")
-    print(", ".join(f"{number} {state}" for state, number in counts.items()))
+    console = Console()
+    where = " and ".join(str(place) for place in (report.folder, report.server) if place is not None)
+    console.print(f"{report.model or 'a model of an unfamiliar shape'}: {where}", markup=False, highlight=False)
+    numbers = sorted({one.point for one in report.findings if one.point is not None})
+    for number in (*numbers, None):
+        rows = [one for one in report.findings if one.point == number]
+        if rows:
+            title = "beside the open points" if number is None else f"{number}. {POINTS[number]}"
+            console.print(f"\n{title}", style="bold", markup=False, highlight=False)
+            console.print(_grid(rows))
+    print("\n" + ", ".join(f"{number} {state}" for state, number in report.counts.items()))
 
 
-def _table(report: Report) -> Table:
+def _grid(findings: Sequence[Finding]) -> Table:
+    """State, key and what there is to say; what differs ends with the file to change."""
     from rich.table import Table
     from rich.text import Text
 
     from keyeloop.agent.wording import clean
-    from keyeloop.model_backend.verification.points import POINTS
 
-    table = Table("what", "state", "expected", "found", "expected from", title=report.model or "an unfamiliar model")
-    before: int | None = -1
-    for finding in report.findings:
-        if finding.point != before:
-            before = finding.point
-            title = "seen on the server, and the weights" if before is None else f"{before}. {POINTS[before]}"
-            table.add_section()
-            table.add_row(Text(title, "bold"), "", "", "", "")
-        table.add_row(finding.key, Text(finding.state, STYLES[finding.state]), Text(clean(finding.expected)),
-                      Text(clean(finding.found)), Text(finding.source))  # fmt: skip
-    return table
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for one in findings:
+        found = one.expected if one.found in SAME else one.found
+        said = Text(clean(found if one.state == "confirmed" else f"{one.found}; expected: {one.expected}"))
+        said.append(f" (from: {one.source})", "dim")
+        if one.state == "different":
+            said.append(f"\nchange {one.change}", "bold")
+        grid.add_row(Text(one.state, STYLES[one.state]), one.key, said)
+    return grid

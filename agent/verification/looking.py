@@ -100,7 +100,7 @@ def _calls(played: Sequence[Played]) -> Finding:
     found = f"{len(called)} of {len(played)} runs called clip_video"
     if broken:
         found += f"; {len(broken)} calls could not be read, such as {broken[0].text[:60]!r} ({broken[0].problem})"
-    return _finding("calls-live", bool(called) and not broken, found)
+    return _finding("calls-live", bool(called) and not broken, found, ("template-tools",))
 
 
 def _thinking(played: Sequence[Played]) -> Finding:
@@ -121,7 +121,8 @@ def _seen(played: Sequence[Played], video: ProbeVideo) -> Finding:
     called = any(step.calls for one in played for step in one.run.steps)
     said = next((f", another answer: {one.run.answer[:60]!r}" for one in played if one not in read), "")
     found = f"{len(read)} of {len(played)} answers read a number{said}"
-    return _finding("seen-live", bool(read) if called else None, found, ("patch-order", "pixel-values", "patch-size"))
+    settles = ("template-tool-pictures", "patch-order", "pixel-values", "patch-size")
+    return _finding("seen-live", bool(read) if called else None, found, settles)
 
 
 def _time(played: Sequence[Played], video: ProbeVideo) -> Finding:

@@ -185,7 +185,8 @@ def test_the_command_prints_a_table_or_json_and_its_status_tells(
     with served(engine, tmp_path, say=swapped) as server:
         assert status("verify", "keye-tiny", server.address) == 1
         table = capsys.readouterr()
-        assert "boxes-live differs" in table.out and "change runtime/evidence.py" in table.out
+        assert "different" in table.out and "change runtime/evidence.py" in table.out
+        assert "1 different, 0 unknown" not in table.out and "1 different, 1 unknown" in table.out
         assert "rendered video" in table.err
     assert status("verify", "keye-tiny", "--json") == 0
     told = json.loads(capsys.readouterr().out)
