@@ -157,7 +157,7 @@ class OpenAIChat:
             native_video=own is not None,
             tool_images=facts.pictures == "tool",
         )
-        estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit")
+        estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit", final=own is not None)
         return _Model(facts, capabilities, estimate, PictureNames(shared))
 
 

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from keyeloop.model_backend.base import Request
+from keyeloop.model_backend.keye.sizing import PIXELS_PER_TOKEN
 from keyeloop.model_backend.openai_chat.messages import tool_form
 from keyeloop.runtime.content import Image, Message, Text, Usage
 from keyeloop.runtime.visual_cost import VisualCost
@@ -42,9 +43,12 @@ class _Size:
 class TokenEstimate:
     """Counts requests of one served model. Threads may share it."""
 
-    def __init__(self, cost: VisualCost, *, pictures_sent: bool = True) -> None:
-        """Without ``pictures_sent`` they are words in their requests, and cost as much."""
-        self._cost, self._pictures_sent = cost, pictures_sent
+    def __init__(self, cost: VisualCost, *, pictures_sent: bool = True, final: bool = False) -> None:
+        """Without ``pictures_sent`` they are words in their requests, and cost as much.
+
+        ``final`` pictures are never resized by the server: their cost is known, and is not learnt.
+        """
+        self._cost, self._pictures_sent, self._final = cost, pictures_sent, final
         self._text_scale = self._visual_scale = 1.0
         self._offsets: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -66,7 +70,7 @@ class TokenEstimate:
         with self._lock:
             if not size.visual:
                 self._text_scale = _bounded(prompt_tokens / max(1.0, size.text))
-            else:
+            elif not self._final:
                 self._visual_scale = _bounded((prompt_tokens - size.text * self._text_scale) / size.visual)
             key = _task(request)
             self._offsets[key] = prompt_tokens - self._scaled(size)
@@ -89,8 +93,14 @@ class TokenEstimate:
                 images = (part,) if isinstance(part, Image) else part.frames
                 text += NAME_TOKENS * len(images)
                 if self._pictures_sent:
-                    visual += sum(self._cost.image(image.media.width, image.media.height).tokens for image in images)
+                    visual += sum(self._tokens_of(image) for image in images)
         return _Size(text, visual)
+
+    def _tokens_of(self, image: Image) -> int:
+        media = image.media
+        if self._final:
+            return media.width * media.height // PIXELS_PER_TOKEN
+        return self._cost.image(media.width, media.height).tokens
 
 
 def _said(message: Message) -> str:

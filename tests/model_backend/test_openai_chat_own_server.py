@@ -120,6 +120,7 @@ async def test_what_the_model_said_comes_and_goes_back_verbatim(tmp_path: Path) 
     media = MediaStore(tmp_path)
     with keyeloop_server(RAW, "cut while th") as server:
         model = OpenAIChat(server.address)
+        assert model.count_tokens(Request(looked(media))).visual_tokens == 3 * 45
         first = Request((Message("user", (Text("What?"),)),), (LOOK,))
         reply = await model.generate(first, media)
         assert reply.message.raw == RAW

@@ -42,8 +42,8 @@ NO_BUDGET = Budget()
 class Asked:
     """A picture or a clip as a request names it. ``videos`` clips stand in the same message and share its budget."""
 
-    url: str
-    budget: Budget = field(default=NO_BUDGET)
+    url: str = field(repr=False)  # a picture by value would fill the server's log
+    budget: Budget = NO_BUDGET
     videos: int = 1
 
 
