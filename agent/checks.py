@@ -38,9 +38,7 @@ def run_checks() -> Iterator[Check]:
         weights,
         sandbox,
         gpu,
-        lambda: module(
-            "sglang", "serving Keye-VL-2.0, to come", "nothing yet: name a server that runs already", needed=False
-        ),
+        serving,
         docker,
     ]
     for check in made:
@@ -96,7 +94,7 @@ def gpu() -> Check:
     """A CUDA device, as the driver tells it."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        cure = "a larger model: name a server, --model http://host:port/v1; Keye-VL-2.0 here needs a GPU of 80 GB"
+        cure = "a larger model: name a server, --model http://host:port/v1; keyeloop serve needs 80 GB of GPU"
         return Check("gpu", "off", "no NVIDIA driver; keye-tiny runs on the CPU", cure)
     asked = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
@@ -104,6 +102,25 @@ def gpu() -> Check:
     except (OSError, subprocess.SubprocessError) as error:
         return Check("gpu", "off", f"nvidia-smi fails: {_line(error)}", "mend the NVIDIA driver")
     return Check("gpu", "ok", "; ".join(line for line in told if line))
+
+
+def serving() -> Check:
+    """Whether ``keyeloop serve`` finds an SGLang that fits this torch; it is not imported."""
+    from keyeloop.model_backend.sglang.serve.versions import check_versions, read_installed
+    from keyeloop.runtime.errors import ConfigError
+
+    device = "cpu" if shutil.which("nvidia-smi") is None else "cuda"
+    try:
+        installed = read_installed()
+        remarks = check_versions(installed, device)
+    except ConfigError as error:
+        found, _, cure = str(error).partition(": ")
+        if device == "cpu":
+            cure = "where there is a GPU: pip install 'keyeloop[serve]', then keyeloop serve; here, for tests: " + cure
+        return Check("sglang", "off", f"keyeloop serve has {found}", cure)
+    return Check(
+        "sglang", "ok", "; ".join([f"{installed.sglang} for keyeloop serve, torch {installed.torch}", *remarks])
+    )
 
 
 def docker() -> Check:

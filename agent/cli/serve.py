@@ -41,7 +41,7 @@ def serve(
         int | None, typer.Option(help="MiB for picture embeddings (default: the longest video and a quarter).", min=0)
     ] = None,
     media_store: Annotated[
-        Path | None, typer.Option(help="The folder of your runs: their pictures are then sent by name.")
+        Path | None, typer.Option(help="A folder that clients here share with the server: pictures go there once.")
     ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="Holds the key to ask for (default: KEYELOOP_API_KEY, else one that is made).")
@@ -116,7 +116,9 @@ def tell_ready(running: Running) -> None:
     """Where it serves and how to ask it."""
     plan, sparse = running.plan, running.sparse
     print(f"ready after {running.ready_after_s:,.0f} s: sparse attention is on (index keys {sparse.indexer}, "
-          f"{sparse.kernels})")  # fmt: skip
+          f"{sparse.kernels} kernels)")  # fmt: skip
+    if plan.settings.media_store is not None:
+        print(f"  pictures of clients on this machine go through {plan.settings.media_store}, once each")
     if running.key_file is not None:
         print(f'  export KEYELOOP_API_KEY="$(cat {shlex.quote(running.key_file)})"')
     print(f'  keyeloop run "What happens?" --video VIDEO --model {plan.url}/v1')

@@ -91,9 +91,7 @@ def test_everything_in_the_way_is_told_at_once(tmp_path: Path) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        settings = ServeSettings(
-            "keye-tiny", device="cuda", port=port, media_store=tmp_path / "nowhere", memory_share=2
-        )
+        settings = ServeSettings("keye-tiny", device="cuda", port=port, memory_share=2)
         plan = make_plan(settings, {**os.environ, "PATH": str(tmp_path)})
     told = [str(problem) for problem in plan.problems]
     obstacles = ["memory-share", "cannot listen", "no sglang", "no NVIDIA GPU"]

@@ -13,8 +13,12 @@ from keyeloop.model_backend.sglang.plugin.settings import INDEXER
 from keyeloop.model_backend.sglang.serve.settings import ServeSettings
 from keyeloop.model_backend.sglang.serve.versions import PLUGIN
 
-AGENT_FLAGS = ("--tool-call-parser", "qwen25", "--reasoning-parser", "qwen3-thinking", "--enable-cache-report")
-"""Calls in Hermes' form, thinking that the template opens, cached tokens in every usage."""
+AGENT_FLAGS = (
+    "--tool-call-parser", "qwen25", "--reasoning-parser", "qwen3-thinking", "--enable-cache-report", "--sleep-on-idle",
+)  # fmt: skip
+"""Calls in Hermes' form, thinking that the template opens, cached tokens in every usage, no core taken while idle."""
+GPU_FLAGS = ("--disable-prefill-cuda-graph",)
+"""Decoding runs in CUDA graphs; those of prefill have no place for what the sparse backend is told."""
 CPU_FLAGS = ("--dtype", "float32", "--sampling-backend", "pytorch", "--disable-overlap-schedule")
 
 
@@ -77,8 +81,8 @@ def build_command(
     allowed = outer.get("SGLANG_PLUGINS")
     if allowed and PLUGIN not in [part.strip() for part in allowed.split(",")]:
         added["SGLANG_PLUGINS"] = f"{allowed},{PLUGIN}"
+    arguments += CPU_FLAGS if device == "cpu" else GPU_FLAGS
     if device == "cpu":
-        arguments += CPU_FLAGS
         added["SGLANG_USE_CPU_ENGINE"] = "1"
     return ServerCommand((*arguments, *settings.extra), added)
 

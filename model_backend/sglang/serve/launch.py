@@ -15,7 +15,7 @@ from keyeloop.model_backend.sglang.serve.plan import NO_FOLDER, Plan
 from keyeloop.model_backend.sglang.serve.port import check_port
 from keyeloop.model_backend.sglang.serve.process import ServerProcess
 from keyeloop.model_backend.sglang.serve.waiting import SparseState, check_sparse, last_words, wait_ready
-from keyeloop.runtime.errors import BackendError
+from keyeloop.runtime.errors import BackendError, OperatorError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -67,6 +67,7 @@ def running(plan: Plan, environment: Mapping[str, str], progress: Callable[[floa
             key, file = kept_key(state_folder(environment))
             key_file = str(file)
         check_port(plan.settings.host, plan.settings.port)  # a download may have taken an hour
+        _make_store(plan)
         write_private(plan.log, "")
         write_private(plan.config_file, config_file_text(key))
         try:
@@ -77,6 +78,16 @@ def running(plan: Plan, environment: Mapping[str, str], progress: Callable[[floa
         finally:
             with suppress(OSError):
                 plan.config_file.unlink()
+
+
+def _make_store(plan: Plan) -> None:
+    store = plan.settings.media_store
+    if store is None:
+        return
+    try:
+        store.expanduser().mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise OperatorError(f"--media-store {store} cannot be made: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -114,8 +114,8 @@ def make_plan(settings: ServeSettings, environment: Mapping[str, str], *, endpoi
 def _check_options(settings: ServeSettings) -> None:
     if not LEAST_SHARE <= settings.memory_share <= MOST_SHARE:
         raise ConfigError(f"--memory-share {settings.memory_share} must lie in {LEAST_SHARE} to {MOST_SHARE}")
-    if settings.media_store is not None and not settings.media_store.expanduser().is_dir():
-        raise ConfigError(f"--media-store {settings.media_store} is no folder: name the one that runs are kept in")
+    if settings.media_store is not None and settings.media_store.expanduser().is_file():
+        raise ConfigError(f"--media-store {settings.media_store} is a file: name a folder, which is made if need be")
     if settings.media_store is not None and not is_loopback(settings.host):
         raise ConfigError("--media-store is for clients on this machine: leave it out, or --host at 127.0.0.1")
 

@@ -30,7 +30,7 @@ class ServeSettings:
     picture_cache_mib: int | None = None
     """SGLang's cache of picture embeddings."""
     media_store: Path | None = None
-    """Folder from which pictures may be named by their sha256; None: they are sent by value."""
+    """Folder that clients share: what lies there is named by its sha256; None: pictures are sent by value."""
     key_file: Path | None = None
     revision: str | None = None
     python: str = sys.executable

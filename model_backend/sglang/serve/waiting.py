@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ _CURES = (
     ("no module named 'sgl_kernel'", "on a CPU, use the environment of docs/serving.md, On a CPU"),
     ("undefined symbol", "sglang-kernel and torch do not fit each other: see docs/serving.md, Versions"),
 )
+
+
+_DATED = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d([^]]*)\] (.+)")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def wait_ready(
                 raise BackendError(last_words(server, key, f"the server ended with code {code} before it was ready"))
             if waited_s > within_s:
                 raise BackendError(last_words(server, key, f"the server was not ready after {within_s:,.0f} s"))
-            progress(waited_s, "".join(server.last_lines(1)).replace(key, "..."))
+            progress(waited_s, _doing(server).replace(key, "..."))
 
 
 def check_sparse(base: str, key: str, indexer: str) -> SparseState:
@@ -102,6 +106,12 @@ def client(base: str, key: str) -> httpx.Client:
     return httpx.Client(
         base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S, trust_env=False
     )  # fmt: skip
+
+
+def _doing(server: ServerProcess) -> str:
+    """The server's last dated line without its date, which tells more than a warning that a library wrote behind it."""
+    lines = server.last_lines(50)
+    return next((said[2] for line in reversed(lines) if (said := _DATED.match(line))), "".join(lines[-1:]))
 
 
 def _healthy(http: httpx.Client) -> bool:
