@@ -33,7 +33,8 @@ _OTHER_THAN: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("kv_cache_dtype", ("auto", "bf16", "bfloat16"), "a quantised key/value cache: leave --kv-cache-dtype out"),
     ("prefill_attention_backend", (None, BACKEND), "another attention backend: it would attend densely"),
     ("decode_attention_backend", (None, BACKEND), "another attention backend: it would attend densely"),
-    ("attention_backend", (None, BACKEND), "another attention backend: it would attend densely"),
+    # 0.5.17 puts intel_amx there by itself on a CPU; what is declared here takes its place
+    ("attention_backend", (None, BACKEND, "intel_amx"), "another attention backend: it would attend densely"),
 )
 
 
