@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from keyeloop.model_backend.base import Capabilities, Delta, Reply, Request
 from keyeloop.model_backend.forbidding import require_requests_allowed
@@ -19,10 +20,11 @@ from keyeloop.model_backend.openai_chat.probing import Facts, ask
 from keyeloop.model_backend.openai_chat.writing import RequestWriter
 from keyeloop.model_backend.scripted import PatchCost
 from keyeloop.model_backend.served.asked_once import AskedOnce
+from keyeloop.model_backend.served.pictures import INLINE_PICTURES
 from keyeloop.model_backend.served.sending import KEY_VARIABLE as KEY_VARIABLE
 from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts, given_key
 from keyeloop.model_backend.sglang.native.naming import PictureNames
-from keyeloop.runtime.content import Text, Usage
+from keyeloop.runtime.content import Usage, images_of
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.visual_cost import VisualCost
@@ -111,15 +113,16 @@ class OpenAIChat:
         known = await self._model.wait()
         facts, where = known.facts, self._sender.where
         place = facts.pictures
+        pictures = [image.media for message in request.messages for part in message.parts for image in images_of(part)]
         if place is None:
             place = "omit"
-            if _has_pictures(request):
+            if pictures:
                 raise BackendError(
                     f"{where}#{facts.name} takes no pictures: name a model that sees (llama.cpp: start it with "
                     "--mmproj), or set pictures to 'omit' to go on with their addresses only"
                 )
         own, in_text = facts.own is not None, facts.calls == "text"
-        sent = await asyncio.to_thread(
+        write = partial(
             self._writer.body,
             in_words(request) if in_text else request,
             facts.name,
@@ -128,6 +131,7 @@ class OpenAIChat:
             media,
             keep=not in_text,
         )
+        sent = await asyncio.to_thread(write) if known.names.missing(pictures) > INLINE_PICTURES else write()
         opened = own or self._opens_thinking
         assembly = await self._sender.post(PATH, sent, lambda: Assembly(where, started, on_delta, opened, surely=own))
         self._reasoning_field = assembly.reasoning_field or self._reasoning_field
@@ -159,7 +163,3 @@ class OpenAIChat:
         )
         estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit", final=own is not None)
         return _Model(facts, capabilities, estimate, PictureNames(shared))
-
-
-def _has_pictures(request: Request) -> bool:
-    return any(not isinstance(part, Text) for message in request.messages for part in message.parts)

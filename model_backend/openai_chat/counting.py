@@ -9,16 +9,17 @@ history never counts less.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.keye.sizing import PIXELS_PER_TOKEN
 from keyeloop.model_backend.openai_chat.messages import tool_form
-from keyeloop.runtime.content import Image, Message, Text, Usage
+from keyeloop.model_backend.served.remembered import Remembered
+from keyeloop.runtime.content import Image, Message, ToolSpec, Usage, images_of
 from keyeloop.runtime.visual_cost import VisualCost
 
 BYTES_A_TOKEN = 3.5
@@ -32,6 +33,8 @@ NAME_TOKENS = 8
 SCALES = (0.25, 4.0)
 """Calibration stays between these."""
 KEPT_TASKS = 256
+KEPT_SIZES = 65_536
+Task = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class TokenEstimate:
         """
         self._cost, self._pictures_sent, self._final = cost, pictures_sent, final
         self._text_scale = self._visual_scale = 1.0
-        self._offsets: OrderedDict[str, float] = OrderedDict()
+        self._offsets: OrderedDict[Task, float] = OrderedDict()
+        self._sizes: Remembered[_Size] = Remembered(KEPT_SIZES)
         self._lock = threading.Lock()
 
     def count(self, request: Request) -> Usage:
@@ -82,25 +86,28 @@ class TokenEstimate:
         return size.text * self._text_scale + size.visual * self._visual_scale
 
     def _size(self, request: Request) -> _Size:
-        text = float(TOOLS_TOKENS) if request.tools else 0.0
-        text += sum(_tokens(json.dumps(tool_form(tool), default=str)) for tool in request.tools)
+        text = self._sizes.get((request.tools,), lambda: _tools_size(request.tools)).text
         visual = 0.0
         for message in request.messages:
-            text += TURN_TOKENS + _tokens(_said(message))
-            for part in message.parts:
-                if isinstance(part, Text):
-                    continue
-                images = (part,) if isinstance(part, Image) else part.frames
-                text += NAME_TOKENS * len(images)
-                if self._pictures_sent:
-                    visual += sum(self._tokens_of(image) for image in images)
+            size = self._sizes.get((message,), lambda: self._message_size(message))  # noqa: B023  called at once
+            text, visual = text + size.text, visual + size.visual
         return _Size(text, visual)
+
+    def _message_size(self, message: Message) -> _Size:
+        images = [image for part in message.parts for image in images_of(part)]
+        text = TURN_TOKENS + _tokens(_said(message)) + NAME_TOKENS * len(images)
+        return _Size(text, float(sum(map(self._tokens_of, images))) if self._pictures_sent else 0.0)
 
     def _tokens_of(self, image: Image) -> int:
         media = image.media
         if self._final:
             return media.width * media.height // PIXELS_PER_TOKEN
         return self._cost.image(media.width, media.height).tokens
+
+
+def _tools_size(tools: Sequence[ToolSpec]) -> _Size:
+    said = sum(_tokens(json.dumps(tool_form(tool), default=str)) for tool in tools)
+    return _Size(TOOLS_TOKENS + said if tools else 0.0, 0.0)
 
 
 def _said(message: Message) -> str:
@@ -117,8 +124,6 @@ def _bounded(scale: float) -> float:
     return min(max(scale, SCALES[0]), SCALES[1])
 
 
-def _task(request: Request) -> str:
+def _task(request: Request) -> Task:
     """Requests of one run begin alike: its tools, its system turn, its question."""
-    opening = [[message.role, message.text] for message in request.messages[:2]]
-    names = [tool.name for tool in request.tools]
-    return hashlib.sha256(json.dumps([names, opening]).encode()).hexdigest()
+    return tuple(tool.name for tool in request.tools), tuple((one.role, one.text) for one in request.messages[:2])

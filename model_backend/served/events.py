@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, Iterator
 
 from keyeloop.runtime.errors import BackendError
 
@@ -14,22 +14,49 @@ REPLY_BYTES = 64 << 20
 DONE = "[DONE]"
 
 
-async def data_lines(pieces: AsyncIterable[bytes], where: str, kind: str) -> AsyncIterator[str]:
-    """The ``data`` of every event, however the bytes are cut. Comments and other fields are passed over.
+class DataLines:
+    """The ``data`` of every event, however the bytes are cut. Comments and other fields are passed over."""
 
-    An event that the end of the stream has cut is left out; a whole one that only lacks its blank line is not. Raises
-    BackendError for a line or a reply beyond its bound, and for bytes that are not UTF-8.
-    """
-    data: list[str] = []
-    async for line in _lines(pieces, where, kind):
+    def __init__(self, where: str, kind: str) -> None:
+        self._where, self._kind = where, kind
+        self._pending, self._total = b"", 0
+        self._data: list[str] = []
+
+    def feed(self, piece: bytes) -> Iterator[str]:
+        """The events that end with these bytes.
+
+        Raises BackendError for a line or a reply beyond its bound, and for bytes that are not UTF-8.
+        """
+        self._total += len(piece)
+        if self._total > REPLY_BYTES:
+            raise too_long(self._where, self._kind)
+        *lines, self._pending = (self._pending + piece).split(b"\n")
+        for line in lines:
+            yield from self._take(line.removesuffix(b"\r"))
+        if len(self._pending) > LINE_BYTES:
+            raise BackendError(f"{self._where} sent a line of more than {LINE_BYTES:,} bytes: is it a {self._kind}?")
+
+    def finish(self) -> Iterator[str]:
+        """The last event, once the stream has ended: one that only lacks its blank line, none that was cut."""
+        last = self._pending.decode("utf-8", "replace")
+        data = [*self._data, last[5:].removeprefix(" ")] if last.startswith("data:") else self._data
+        if data and _sound("\n".join(data)):
+            yield "\n".join(data)
+
+    def _take(self, line: bytes) -> Iterator[str]:
         if not line:
-            if data:
-                yield "\n".join(data)
-            data = []
-        elif line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-    if data and _sound("\n".join(data)):
-        yield "\n".join(data)
+            if self._data:
+                yield "\n".join(self._data)
+            self._data = []
+        elif line.startswith(b"data:"):
+            if len(line) > LINE_BYTES:
+                raise BackendError(
+                    f"{self._where} sent a line of more than {LINE_BYTES:,} bytes: is it a {self._kind}?"
+                )
+            try:
+                self._data.append(line[5:].removeprefix(b" ").decode())
+            except UnicodeDecodeError:
+                raise BackendError(f"{self._where} sent a line that is not UTF-8: {line[:40]!r}") from None
 
 
 async def whole(pieces: AsyncIterable[bytes], where: str, kind: str) -> bytes:
@@ -38,26 +65,13 @@ async def whole(pieces: AsyncIterable[bytes], where: str, kind: str) -> bytes:
     async for piece in pieces:
         found += piece
         if len(found) > REPLY_BYTES:
-            raise BackendError(f"{where} sent more than {REPLY_BYTES:,} bytes in one reply: is it a {kind}?")
+            raise too_long(where, kind)
     return bytes(found)
 
 
-async def _lines(pieces: AsyncIterable[bytes], where: str, kind: str) -> AsyncIterator[str]:
-    pending, total = bytearray(), 0
-    async for piece in pieces:
-        total += len(piece)
-        if total > REPLY_BYTES:
-            raise BackendError(f"{where} sent more than {REPLY_BYTES:,} bytes in one reply: is it a {kind}?")
-        start = len(pending)
-        pending += piece
-        while (end := pending.find(b"\n", start)) >= 0:
-            yield _decoded(bytes(pending[:end]), where)
-            del pending[: end + 1]
-            start = 0
-        if len(pending) > LINE_BYTES:
-            raise BackendError(f"{where} sent a line of more than {LINE_BYTES:,} bytes: is it a {kind}?")
-    if pending:
-        yield pending.decode("utf-8", "replace")
+def too_long(where: str, kind: str) -> BackendError:
+    """What a reply beyond its bound raises."""
+    return BackendError(f"{where} sent more than {REPLY_BYTES:,} bytes in one reply: is it a {kind}?")
 
 
 def _sound(data: str) -> bool:
@@ -68,10 +82,3 @@ def _sound(data: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _decoded(line: bytes, where: str) -> str:
-    try:
-        return line.removesuffix(b"\r").decode()
-    except UnicodeDecodeError:
-        raise BackendError(f"{where} sent a line that is not UTF-8: {line[:40]!r}") from None

@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from keyeloop.runtime.content import MediaRef
 from keyeloop.runtime.media import MediaStore
 
 KEPT_BYTES = 512 << 20
 """Encoded pictures that are kept; the longest unused go first."""
+
+
+INLINE_PICTURES = 4
+"""So many are encoded at once, in the event loop; more than that in a thread."""
 
 
 class PictureUrls:
@@ -38,6 +43,10 @@ class PictureUrls:
                 _, old = self._urls.popitem(last=False)
                 self._held_bytes -= len(old)
             return url
+
+    def missing(self, pictures: Iterable[MediaRef]) -> int:
+        """How many of these are still to be read and encoded."""
+        return sum(picture.sha256 not in self._urls for picture in pictures)
 
     def clear(self) -> None:
         """Drop all of them."""

@@ -10,20 +10,22 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import httpx
 
 from keyeloop.model_backend.served.connections import Connections
-from keyeloop.model_backend.served.events import DONE, data_lines, whole
+from keyeloop.model_backend.served.events import DONE, DataLines, whole
 from keyeloop.model_backend.served.failures import RETRIED, Refused, Unanswered, refusal
 from keyeloop.runtime.errors import BackendError, ConfigError
 
 KEY_VARIABLE = "KEYELOOP_API_KEY"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 TRIES = 5
+LEFTOVERS_S = 0.05
+"""What may follow the last event is waited for so long; it is nothing but the end of the body."""
 Answer = TypeVar("Answer")
 
 
@@ -123,15 +125,31 @@ class Sender:
             if not collected.complete:
                 raise BackendError(f"{self.where} sent a completion without a reply; is it a {self._kind}?")
             return
-        async for data in data_lines(response.aiter_bytes(), self.where, self._kind):
-            if data.strip() == DONE:
-                break
-            collected.take(data)
-        else:
+        pieces = response.aiter_bytes()
+        if not await self._read(pieces, collected):
             if not collected.complete:
                 raise httpx.RemoteProtocolError("the stream ended before the reply did")
+            return
         if not collected.began and not collected.complete:
             raise Unanswered(BackendError(f"{self.where} ended its stream without a reply"))
+        with suppress(TimeoutError, httpx.TransportError):  # a connection is kept once all of its reply was read
+            async with asyncio.timeout(LEFTOVERS_S):
+                async for _ in pieces:
+                    pass
+
+    async def _read(self, pieces: AsyncIterator[bytes], collected: Collecting) -> bool:
+        """Take events until one says that there are no more; False where the stream ended without it."""
+        lines = DataLines(self.where, self._kind)
+        async for piece in pieces:
+            for data in lines.feed(piece):
+                if data.startswith(DONE):
+                    return True
+                collected.take(data)
+        for data in lines.finish():
+            if data.startswith(DONE):
+                return True
+            collected.take(data)
+        return False
 
     async def _tried(self, once: Callable[[], Awaitable[Answer]], began: Callable[[], bool]) -> Answer:
         try:

@@ -17,6 +17,7 @@ from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.local.counter import limits_of
 from keyeloop.model_backend.local.vocabulary import Vocabulary
 from keyeloop.model_backend.served.asked_once import AskedOnce
+from keyeloop.model_backend.served.pictures import INLINE_PICTURES
 from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts, given_key
 from keyeloop.model_backend.sglang.native.address import parse_native
 from keyeloop.model_backend.sglang.native.assembling import KIND, NativeAssembly, Words
@@ -117,7 +118,7 @@ class SGLangNative:
         words, prompts = model.reading.words, model.reading.prompts
         prompt = prompts.build(request)
         write = partial(body, request, prompt, model.names, media, words, new_tokens_only=model.facts.new_tokens_only)
-        sent = await asyncio.to_thread(write) if prompt.visual_tokens else write()
+        sent = await asyncio.to_thread(write) if model.names.missing(prompt.pictures) > INLINE_PICTURES else write()
         assembly = await self._sender.post(
             GENERATE, sent, lambda: NativeAssembly(self._sender.where, started, prompt, words, on_delta)
         )

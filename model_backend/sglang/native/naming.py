@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -30,10 +31,14 @@ class PictureNames:
     def clip(self, clip: Video, media: MediaStore) -> bytes:
         """A clip's name as JSON: what :func:`keyeloop.model_backend.sglang.wire.clip_url` gives, in quotes."""
         rows = [
-            rb"[%s,\"%s\"]" % (repr(time_s).encode(), self._name(frame.media, media))
+            rb"[%s,\"%s\"]" % (repr(float(time_s)).encode(), self._name(frame.media, media))
             for time_s, frame in zip(clip.times_s, clip.frames, strict=True)
         ]
         return rb'"%s{\"frames\":[%s]}"' % (CLIP.encode(), b",".join(rows))
+
+    def missing(self, pictures: Iterable[MediaRef]) -> int:
+        """How many of these are still to be read."""
+        return self.urls.missing(one for one in pictures if one.sha256 not in self._there)
 
     def clear(self) -> None:
         """Forget what was encoded and put."""

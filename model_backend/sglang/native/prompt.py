@@ -11,7 +11,8 @@ from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.keye.sizing import FACTOR
 from keyeloop.model_backend.keye.template import Chunk, Picture, Spoken, render
 from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
-from keyeloop.runtime.content import Image, MediaRef, Message, ToolSpec, Usage, Video
+from keyeloop.model_backend.served.remembered import Remembered
+from keyeloop.runtime.content import Image, MediaRef, Usage, Video
 from keyeloop.runtime.errors import BackendError
 
 KEPT_PIECES = 16_384
@@ -41,6 +42,11 @@ class NativePrompt:
     clips: tuple[Video, ...]
 
     @property
+    def pictures(self) -> list[MediaRef]:
+        """All of them, frames of clips included."""
+        return [*self.stills, *(frame.media for clip in self.clips for frame in clip.frames)]
+
+    @property
     def usage(self) -> Usage:
         """Exact input tokens, and how many of them are picture tokens."""
         return Usage(input_tokens=len(self.ids), visual_tokens=self.visual_tokens)
@@ -56,7 +62,7 @@ class NativePrompts:
         self._tokenizer = tokenizer
         self._pieces: OrderedDict[object, _Piece] = OrderedDict()
         self._spoken: OrderedDict[str, _Piece] = OrderedDict()
-        self._built: OrderedDict[tuple[int, ...], tuple[tuple[object, ...], NativePrompt]] = OrderedDict()
+        self._built: Remembered[NativePrompt] = Remembered(KEPT_PROMPTS)
         self._lock = threading.Lock()
 
     def remember(self, raw: str, ids: tuple[int, ...]) -> None:
@@ -67,16 +73,7 @@ class NativePrompts:
 
     def build(self, request: Request) -> NativePrompt:
         """Lay a request out. Raises BackendError for a picture whose sides are no multiples of 28 pixels."""
-        parts: tuple[Message | ToolSpec, ...] = (*request.messages, *request.tools)
-        key = tuple(map(id, parts))
-        with self._lock:
-            found = self._built.get(key)
-            if found is not None:
-                return found[1]
-            prompt = self._lay_out(request)
-            self._built[key] = parts, prompt  # held, so that no other object gets their ids
-            _hold(self._built, KEPT_PROMPTS)
-            return prompt
+        return self._built.get((*request.messages, request.tools), lambda: self._lay_out(request))
 
     def _lay_out(self, request: Request) -> NativePrompt:
         pieces = [self._piece(chunk) for chunk in render(request.messages, request.tools)]
