@@ -52,7 +52,7 @@ class Problem:
 
     def __init__(self, case: Case, mode: str, dtype: torch.dtype = torch.bfloat16) -> None:
         torch.manual_seed(sum(case.lengths) + len(case.lengths))
-        total, width = sum(case.lengths), max(case.lengths) + 7
+        total, width = sum(case.lengths), max(case.lengths) // 16 * 16 + 16
         slots = torch.randperm(total + 99, device=GPU)[:total]
         self.table = torch.full((len(case.lengths) + 1, width), int(slots[0]), dtype=torch.int32, device=GPU)
         rows, positions, at = [], [], 0

@@ -14,6 +14,8 @@ from keyeloop.model_backend.kernels.jit.attention import sparse_attention as spa
 
 SCORE_BYTES = 512 << 20
 """Size that the score buffer may have (one query's row at the least); bounds memory, never changes a result."""
+QUERIES_AT_ONCE = 8192
+"""Bounds what selection counts in."""
 ONE_EACH_TOKENS = 128
 """Most queries that are taken for a decoding batch when the caller does not say."""
 
@@ -52,7 +54,7 @@ def select(
     width = triton.cdiv(width if max_tokens is None else max(1, min(width, max_tokens)), 16) * 16
     one_each = tokens <= ONE_EACH_TOKENS if one_each is None else one_each
     out = torch.empty(tokens, topk, dtype=torch.int32, device=index_q.device)
-    step = max(1, SCORE_BYTES // (4 * width))
+    step = max(1, min(QUERIES_AT_ONCE, SCORE_BYTES // (4 * width)))
     step = step if step < 16 else step // 16 * 16
     scores = torch.empty(min(step, tokens), width, dtype=torch.float32, device=index_q.device)
     for first in range(0, tokens, step):

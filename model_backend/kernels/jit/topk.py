@@ -125,11 +125,13 @@ def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> 
     """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R]."""
     rows, width = scores.shape
     splits = triton.next_power_of_2(max(1, min(PROGRAMS // rows, triton.cdiv(width, BLOCK), 64)))
-    counts = torch.zeros(rows, 4, 256, dtype=torch.int32, device=scores.device)
+    scored = width > topk
+    counts = torch.zeros(rows, 4, 256, dtype=torch.int32, device=scores.device) if scored else out
     tallies = torch.empty(rows, splits, 2, dtype=torch.int32, device=scores.device) if splits > 1 else counts
     grid, stride = (rows, splits), scores.stride(0)
-    for number in range(4):
-        _count[grid](scores, positions, counts, stride, topk, number, BLOCK, num_warps=8)
-    if splits > 1:
-        _tally[grid](scores, positions, counts, tallies, stride, topk, BLOCK, num_warps=8)
+    if scored:
+        for number in range(4):
+            _count[grid](scores, positions, counts, stride, topk, number, BLOCK, num_warps=8)
+        if splits > 1:
+            _tally[grid](scores, positions, counts, tallies, stride, topk, BLOCK, num_warps=8)
     _write[grid](scores, positions, counts, tallies, out, stride, topk, splits, BLOCK, num_warps=8)
