@@ -7,9 +7,10 @@ import math
 import traceback
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from keyeloop.runtime.content import Part, Text, ToolCall, ToolResult
+from keyeloop.runtime.content import Part, Text, ToolCall, ToolResult, images_of
 from keyeloop.runtime.errors import OperatorError, ToolDefinitionError, ToolError
 from keyeloop.tools.base import Tool, ToolContext
 from keyeloop.tools.results import check_parts
@@ -95,7 +96,12 @@ class Dispatcher:
             if work.cancelled():  # by the tool itself: whoever cancels the run cancels this task too
                 return refused(call, f"{call.name} broke off by itself; try it another way")
             parts = tuple(work.result())
-            await asyncio.to_thread(check_parts, parts, self._context.media, call.name)
+            media = self._context.media
+            check = partial(check_parts, parts, media, call.name)
+            if all(media.made(image.media) for part in parts for image in images_of(part)):
+                check()
+            else:  # pictures are decoded
+                await asyncio.to_thread(check)
             return ToolResult(call.id, call.name, parts)
         except ToolError as error:
             return refused(call, str(error))

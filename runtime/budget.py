@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.content import Usage
@@ -90,7 +90,7 @@ class Budget:
         """What is left of each limit, never below 0; None where there is no limit."""
         used = self.used()
         return {
-            name: None if limit is None else max(0, limit - used[name]) for name, limit in asdict(self.limits).items()
+            name: None if limit is None else max(0, limit - used[name]) for name, limit in vars(self.limits).items()
         }
 
     def spent(self) -> str | None:

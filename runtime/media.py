@@ -20,6 +20,7 @@ class MediaStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._made: set[MediaRef] = set()
 
     def put_image(self, pixels: Pixels) -> MediaRef:
         """Store height x width x 3 uint8 RGB pixels as canonical JPEG: same pixels, same bytes, same address.
@@ -59,6 +60,10 @@ class MediaStore:
         """Decoded picture, height x width x 3 of uint8 RGB."""
         return decode_picture(self.read(ref.sha256))
 
+    def made(self, ref: MediaRef) -> bool:
+        """Whether this very reference is one that this object gave for a picture it had whole."""
+        return ref in self._made
+
     def path(self, sha256: str) -> Path:
         """Where a picture with this sha256 is or would be; InputError for anything that is not one."""
         if not _SHA256.fullmatch(sha256):
@@ -80,4 +85,6 @@ class MediaStore:
             except BaseException:
                 Path(draft).unlink(missing_ok=True)
                 raise
-        return MediaRef(sha256, mime, len(data), width, height)
+        ref = MediaRef(sha256, mime, len(data), width, height)
+        self._made.add(ref)
+        return ref

@@ -102,6 +102,8 @@ def check_parts(parts: Iterable[Any], media: MediaStore, tool: str) -> None:
         elif not isinstance(part, Text | Image):
             raise ToolDefinitionError(f"tool {tool!r} returned {_name(part)}, which is no content part")
         for image in images_of(part):
+            if media.made(image.media):
+                continue
             try:
                 height, width = media.pixels(image.media).shape[:2]
             except (InputError, JournalError) as error:
