@@ -7,6 +7,7 @@ No axis carries absolute time: a clip is one block a frame, and the frame's time
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,19 +35,25 @@ def rope_positions(
         size = frames * height * width
         first = next((place for place in range(done, len(ids)) if ids[place] in pads), len(ids))
         run = ids[first : first + size]
-        if not size or len(run) < size or any(token != run[0] for token in run):
+        if not size or len(run) < size or run.count(run[0]) != size:
             raise InputError(f"picture {number + 1} of {len(grids)} needs {size} picture tokens in a row "
                              f"at place {first} of the prompt; lay it out as width * height / 784")  # fmt: skip
         pieces.append(_text(first - done, position))
         position += first - done
-        block = torch.cartesian_prod(torch.arange(frames), torch.arange(height), torch.arange(width))
-        pieces.append(block.view(size, 3).t() + position)
+        pieces.append(_block(frames, height, width) + position)
         position += max(frames, height, width)
         done = first + size
     if any(token in pads for token in ids[done:]):
         raise InputError(f"the prompt has picture tokens after the last of {len(grids)} pictures")
     pieces.append(_text(len(ids) - done, position))
     return torch.cat(pieces, 1), position + len(ids) - done - len(ids)
+
+
+@lru_cache(maxsize=64)
+def _block(frames: int, height: int, width: int) -> Tensor:
+    """Offsets [3, places] inside one picture; the frames of a clip share them."""
+    block = torch.cartesian_prod(torch.arange(frames), torch.arange(height), torch.arange(width))
+    return block.view(frames * height * width, 3).t()
 
 
 def _text(length: int, position: int) -> Tensor:
