@@ -107,7 +107,7 @@ async def _served_name(address: Address) -> str:
 
 def _known_by_name(name: str) -> tuple[Known | None, Path | None]:
     """What a served name says of its model; keye-tiny's files come with the package."""
-    low = name.lower()
+    low = name.lower().replace("_", "-")
     for one in known_models():
         if one.name == KEYE_TINY and KEYE_TINY in low:
             return one, model_folder(KEYE_TINY)

@@ -153,4 +153,4 @@ def _sampling(checkpoint: Checkpoint, known: Known | None) -> Finding:
     found = {name: told.get(name) for name in wanted}
     return judged("sampling", 5, None if not told or not wanted else found == dict(wanted),
                   expected=_listed(wanted) or "a known model's", found=_listed(found) if told else "no file tells it",
-                  source=known.source("sampling") if known else "", change="model_backend/base.py")  # fmt: skip
+                  source=known.source("sampling") if known else "", change="runtime/config.py")  # fmt: skip

@@ -25,7 +25,10 @@ def check_tensors(checkpoint: Checkpoint, known: Known | None) -> Iterator[Findi
     config = _config(checkpoint, known)
     stored, problem = _stored(checkpoint)
     expected = f"{known.parameters:,} parameters under the published names" if known else "the published names"
-    if config is None or stored is None:
+    named = checkpoint.json(INDEX_FILE).get("weight_map")
+    if config is not None and stored is None and isinstance(named, dict):
+        yield _names(config, set(map(str, named)), expected, source)
+    elif config is None or stored is None:
         found = problem or "its config.json tells no shape"
         yield judged("weights", None, None, expected=expected, found=found, source=source, change=LAYOUT)
     else:
@@ -46,9 +49,18 @@ def _stored(checkpoint: Checkpoint) -> tuple[Mapping[str, Stored] | None, str]:
     try:
         return CheckpointFiles(checkpoint.folder).stored, ""
     except (InputError, CheckpointError) as error:
-        named = checkpoint.json(INDEX_FILE).get("weight_map")
-        listed = f"{len(named):,} names in {INDEX_FILE}, but no shapes: " if isinstance(named, dict) else ""
-        return None, f"{listed}{error}"[:MOST_CHARS]
+        return None, str(error)[:MOST_CHARS]
+
+
+def _names(config: KeyeConfig, named: set[str], expected: str, source: str) -> Finding:
+    """The index alone: a name that is missing differs, unless experts are stored one by one; shapes stay unknown."""
+    missing = sorted(set(published_shapes(config)) - named)
+    one_by_one = any(".mlp.experts.0." in name for name in named)
+    found = f"{len(named):,} names in {INDEX_FILE}, all that are needed; shapes need the weight files"
+    if missing:
+        found = f"{len(missing)} names are not in {INDEX_FILE}, such as {missing[0]}"
+    return judged("weights", None, False if missing and not one_by_one else None, expected=expected, found=found,
+                  source=source, change=LAYOUT)  # fmt: skip
 
 
 def _fit(

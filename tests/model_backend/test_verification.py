@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from keyeloop.model_backend.keye.layout import published_shapes
 from keyeloop.model_backend.keye.presets import keye_30b
 from keyeloop.model_backend.local.folder import model_folder
 from keyeloop.model_backend.verification.chat_template import check_template
@@ -172,6 +173,23 @@ class KeyeIndexer(nn.Module):
 
 class Other: pass
 """
+
+
+def test_an_index_without_its_files_tells_names(tmp_path: Path) -> None:
+    folder = large(tmp_path)
+    names = dict.fromkeys(published_shapes(keye_30b()), "model-00001-of-00013.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (weights,) = (one for one in check_checkpoint(folder)[1] if one.key == "weights")
+    assert weights.state == "unknown" and "all that are needed" in weights.found
+    names.pop("model.layers.7.self_attn.sa_indexer.k_norm.bias")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert set(off(folder)) == {"weights"}
+    assert "model.layers.7.self_attn.sa_indexer.k_norm.bias" in off(folder)["weights"].found
+
+
+def test_weights_of_another_shape_differ(copy: Path) -> None:
+    config(num_experts=4)(copy)
+    assert set(off(copy)) == {"decoder-shape", "weights"}
 
 
 def test_code_is_read_as_text_and_never_run(tmp_path: Path) -> None:
