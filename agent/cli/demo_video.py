@@ -12,9 +12,7 @@ import typer
 def demo_video(
     out: Annotated[Path, typer.Argument(help="The .mp4 file to write; questions go beside it as .json.")],
     seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
-    moments: Annotated[
-        bool, typer.Option("--moments", help="Also ask when texts appear; the keye-tiny that ships has not learned it.")
-    ] = False,
+    moments: Annotated[bool, typer.Option(help="Also ask when texts appear.")] = True,
 ) -> int:
     """Render a fresh board video with questions and answers: OUT.mp4 and OUT.json."""
     from keyeloop.tools.demo_video.record import record

@@ -24,6 +24,7 @@ ROWS = {row["question"]: row for row in json.loads(VIDEO.with_suffix(".json").re
         "Tell me the text of the small sign at 2 seconds.",
         "Read the small sign at 00:25.",
         "Add up the numbers shown at 20 seconds and 00:52.",
+        "Take the number on the board at 0:52 and subtract the one at 0:58.",
         "sum of the board numbers at 0:14 and 00:20",
         "I need the number from the board at 0:40.",
         "Find the small sign at 1:25 and tell me what it says.",

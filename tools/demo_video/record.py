@@ -42,8 +42,8 @@ def record(
 
     The JSON is a list of ``{family, question, answer, start_s, end_s}``; a ``not_there`` answer is ``"not there"``.
     ``heldout`` takes fonts and backgrounds that keye-tiny was never trained on. ``moments`` adds questions of the
-    family ``when``, with a ``tolerance`` of half a second: the keye-tiny that ships has not learned them. Raises
-    InputError when ``path`` is not an ``.mp4`` file or its folder is missing.
+    family ``when``, with a ``tolerance`` of half a second. Raises InputError when ``path`` is not an ``.mp4`` file or
+    its folder is missing.
     """
     path = Path(path)
     if path.suffix != ".mp4" or not path.parent.is_dir():
