@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyeloop.model_backend.sglang.serve.launch import Stopped, running
+from keyeloop.model_backend.sglang.serve.launch import STOPPING, Stopped, running
 from keyeloop.model_backend.sglang.serve.plan import Plan, make_plan
 from keyeloop.model_backend.sglang.serve.settings import ServeSettings
 from keyeloop.runtime.errors import BackendError, ConfigError
@@ -85,21 +86,45 @@ def test_a_server_that_dies_later_is_told(tmp_path: Path) -> None:
         server.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """No signal is ignored, whatever started these tests."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeding")
+@pytest.mark.parametrize("number", STOPPING)
 @pytest.mark.parametrize("ready", [False, True], ids=["while it starts", "once it serves"])
 def test_a_signal_stops_it(tmp_path: Path, number: signal.Signals, ready: bool) -> None:
     plan, environment = planned(tmp_path, starts_in_s=0 if ready else 600)
-    before = signal.getsignal(number)
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), number))
-    timer.start()
-    try:
-        with pytest.raises(Stopped) as stopped, running(plan, environment, quiet) as server:
-            assert ready
-            server.wait()
-    finally:
-        timer.cancel()
-    assert stopped.value.number == number and signal.getsignal(number) is before
+    with pytest.raises(Stopped) as stopped, running(plan, environment, starting(timer, ready)) as server:
+        timer.start()
+        server.wait()
+    assert stopped.value.number == number and signal.getsignal(number) is signal.default_int_handler
     assert not plan.config_file.exists()
+
+
+def starting(timer: threading.Timer, ready: bool) -> Callable[[float, str], None]:
+    """Progress that sets the timer off, once, unless that is to happen when the server is ready."""
+
+    def progress(waited_s: float, line: str) -> None:
+        if not ready and not timer.ident:
+            timer.start()
+
+    return progress
+
+
+@pytest.mark.usefixtures("heeding")
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    plan, environment = planned(tmp_path)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with running(plan, environment, quiet) as server:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert server.server.ended(wait_s=0.3) is None
 
 
 def test_a_problem_of_the_plan_stops_the_start(tmp_path: Path) -> None:

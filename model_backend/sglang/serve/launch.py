@@ -92,14 +92,18 @@ def _make_store(plan: Plan) -> None:
 
 @contextmanager
 def _heeding_signals() -> Iterator[None]:
-    """The first signal raises Stopped where the program stands, and lets a second one end the wait for the server."""
+    """The first signal raises Stopped where the program stands, and lets a second one end the wait for the server.
+
+    What this process was started to ignore, as ``nohup`` and background jobs of scripts do, stays ignored.
+    """
+    heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for again in STOPPING:
+        for again in heeded:
             signal.signal(again, signal.default_int_handler)
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in STOPPING}
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:

@@ -103,7 +103,7 @@ def check_versions(installed: Installed, device: str) -> tuple[str, ...]:
                               f"installed: {install_cure(installed, device)}")  # fmt: skip
     if PLUGIN not in installed.plugins:
         raise ConfigError(f"{installed.executable} has sglang but not keyeloop's plugin, without which it cannot serve "
-                          "Keye: pip install keyeloop there")  # fmt: skip
+                          "Keye: pip install --upgrade keyeloop there")  # fmt: skip
     remarks = []
     if pinned is None:
         remarks.append(f"sglang {installed.sglang} is newer than what this release knows ({_newest()}): not tried")
