@@ -88,9 +88,9 @@ async def test_waiting_inside_an_event_loop_is_told_to_await() -> None:
         Agent(ScriptedBackend(["x"]), []).run_sync("what?")
 
 
-@pytest.mark.parametrize("model", [None, 5])
+@pytest.mark.parametrize("model", [5, object])
 def test_a_model_that_is_none_is_told_at_once(model: object) -> None:
-    with pytest.raises(InputError, match=f"model {model} is no name, no folder and no backend"):
+    with pytest.raises(InputError, match="is no name, no folder and no backend"):
         Agent(model)  # type: ignore[arg-type]
 
 
