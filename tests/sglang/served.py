@@ -116,7 +116,7 @@ def wait_until_up(server: ServerProcess, url: str, key: str = "") -> None:
         code = server.ended(0.5)
         assert code is None, f"the server ended with {code}:\n{server.log.read_text(errors='replace')[-6000:]}"
         try:
-            headers = {"Authorization": f"Bearer {key}"}
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
             if httpx.get(f"{url}/health_generate", headers=headers, timeout=20).status_code == 200:
                 return
         except httpx.HTTPError:
