@@ -97,7 +97,7 @@ class Agent:
         """
         asked = Task.of(task, **options)
         asked = replace(asked, answer=answer_form(asked.answer))
-        end, folder = await play_to_end(self.stream(asked), self.runs)
+        end, folder = await play_to_end(self.stream(asked, deltas=False), self.runs)
         return Answer.from_end(end, folder, self, asked.answer, asked.deps)
 
     def run_sync(self, task: Task | str, **options: Unpack[Options]) -> Answer:
@@ -108,14 +108,16 @@ class Agent:
         require_no_loop("run_sync", "agent.run")
         return asyncio.run(self.run(task, **options))
 
-    def stream(self, task: Task | str, **options: Unpack[Options]) -> AsyncGenerator[StreamEvent, None]:
+    def stream(
+        self, task: Task | str, *, deltas: bool = True, **options: Unpack[Options]
+    ) -> AsyncGenerator[StreamEvent, None]:
         """As :meth:`run`, yielding its events as they happen, ``run_start`` first and ``run_end`` last.
 
-        Journalled events are on disk when they are yielded; a Delta is a piece of a reply and is not, nor is Watching,
-        which tells before ``run_start`` how far frames of ``watch`` are decoded. Closing the
-        iterator ends the run as interrupted. Raises as :meth:`run` does.
+        Journalled events are written when they are yielded; a Delta is a piece of a reply and is not, nor is Watching,
+        which tells before ``run_start`` how far frames of ``watch`` are decoded. Without ``deltas`` replies come whole
+        only. Closing the iterator ends the run as interrupted. Raises as :meth:`run` does.
         """
-        return self._stream(self._asked(task, options))
+        return self._stream(self._asked(task, options), deltas)
 
     async def plan(self, task: Task | str, **options: Unpack[Options]) -> RequestPlan:
         """What the first request of such a run would hold; nothing is decoded, hashed, recorded or asked of the model.
@@ -197,11 +199,11 @@ class Agent:
         asked = Task.of(task, **options)
         return replace(asked, documents=self._documents) if asked.documents is None else asked
 
-    async def _stream(self, asked: Task) -> AsyncGenerator[StreamEvent, None]:
+    async def _stream(self, asked: Task, deltas: bool) -> AsyncGenerator[StreamEvent, None]:
         with Decoder() as decoder:
             examined = await asyncio.to_thread(examine, asked, decoder)
             session = await self._opened(examined, decoder, check_watch(asked.watch))
-            async with aclosing(played(replace(session, deps=self._deps_for(asked.deps)))) as events:
+            async with aclosing(played(replace(session, deps=self._deps_for(asked.deps)), deltas)) as events:
                 async for event in events:
                     yield event
 

@@ -20,8 +20,11 @@ StreamEvent = Event | Delta | Watching
 far the frames of the first message are decoded."""
 
 
-async def played(session: Session) -> AsyncGenerator[StreamEvent, None]:
-    """The events of a session while it plays; closing it cancels the session and waits for its end."""
+async def played(session: Session, deltas: bool = True) -> AsyncGenerator[StreamEvent, None]:
+    """The events of a session while it plays; closing it cancels the session and waits for its end.
+
+    ``deltas``: pieces of replies too.
+    """
     queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
     here, owner = asyncio.get_running_loop(), threading.get_ident()
 
@@ -31,7 +34,7 @@ async def played(session: Session) -> AsyncGenerator[StreamEvent, None]:
         else:  # a backend that generates in a thread
             here.call_soon_threadsafe(queue.put_nowait, event)
 
-    worker = asyncio.create_task(session.play(emit))
+    worker = asyncio.create_task(session.play(emit, deltas))
     worker.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (event := await queue.get()) is not None:

@@ -70,8 +70,11 @@ class Session:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     """Frames of videos that the first message shows, by the name of their source."""
 
-    async def play(self, emit: Callable[[Event | Delta | Watching], None]) -> None:
-        """Play from run_start or question to run_end; what goes wrong is recorded, then raised."""
+    async def play(self, emit: Callable[[Event | Delta | Watching], None], deltas: bool = True) -> None:
+        """Play from run_start or question to run_end; what goes wrong is recorded, then raised.
+
+        Pieces of replies are emitted where ``deltas`` are wanted.
+        """
         run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock, self.prices)
         started_s = self.clock.monotonic()
         turns, calls = (0, 0) if self.past is None else (self.past.turns, self.past.calls)
@@ -108,7 +111,8 @@ class Session:
                 dispatcher = Dispatcher(self.tools, tool_context)
                 visual = self.result_visual_tokens
                 loop = Loop(
-                    self.backend, context, dispatcher, tool_context, budget, record, emit, visual,
+                    self.backend, context, dispatcher, tool_context, budget, record,
+                    emit if deltas else None, visual,
                     form=self.task.form, turns=turns, calls=calls,
                 )  # fmt: skip
                 ending = await loop.run()

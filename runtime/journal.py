@@ -1,4 +1,4 @@
-"""The record of a run: append-only lines of JSON, on disk before the next step begins."""
+"""The record of a run: append-only lines of JSON, each written at once, a step on disk while the next is asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -15,13 +16,21 @@ from pydantic import ValidationError
 
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.errors import JournalError
-from keyeloop.runtime.events import Event, RequestSent, ToolCalled, event_from_line, event_to_line
+from keyeloop.runtime.events import (
+    Event,
+    QuestionAsked,
+    RequestSent,
+    RunEnded,
+    RunStart,
+    event_from_line,
+    event_to_line,
+)
 from keyeloop.runtime.media import MediaStore
 
 JOURNAL = "journal.jsonl"
 MEDIA = "media"
-FOLLOWED = (RequestSent, ToolCalled)
-"""Events that say what is about to be done."""
+AT_ONCE = (RunStart, QuestionAsked, RunEnded)
+"""Events that are on disk when :meth:`Journal.append` returns."""
 UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
 """Fields that may differ between two equal runs."""
 
@@ -36,6 +45,8 @@ class Journal:
         self.folder = folder
         self.media = MediaStore(folder / MEDIA)
         self._clock, self._file, self._next_seq = clock, file, next_seq
+        self._syncing: ThreadPoolExecutor | None = None
+        self._synced: Future[None] | None = None
 
     @classmethod
     def create(cls, folder: Path, clock: Clock) -> Journal:
@@ -76,24 +87,25 @@ class Journal:
         return cls(folder, clock, file, events)
 
     def append(self, event: Event) -> Event:
-        """Number and date the event, write it, and return it so; it is on disk when this returns.
+        """Number and date the event, write it, and return it so: a process that is killed loses no event.
 
-        But for :data:`FOLLOWED`: written when this returns, on disk with the event that follows. A process that is
-        killed loses none of them, a power cut no more than a request without its reply, a call without its result.
+        Against a power cut a question's beginning and end are on disk when this returns; a step is once the next
+        request is on its way, so that the step in flight is all there is to lose. The disk is then waited for in a
+        thread: it does not hold up other runs.
 
         Raises JournalError where it cannot be written; what was written of it is taken back, so that the next line, if
         there is room for it, begins where it should.
         """
         if self._file.closed:
             raise JournalError(f"the record of {self.folder} is closed")
+        self._check_synced()
         stamped = event.model_copy(update={"seq": self._next_seq, "time_s": self._clock.now()})
         begin = self._file.tell()
         try:
             rest = memoryview(event_to_line(stamped) + b"\n")
             while rest:
                 rest = rest[self._file.write(rest) :]
-            if not isinstance(event, FOLLOWED):
-                os.fsync(self._file.fileno())
+            self._sync(event)
         except OSError as error:
             with suppress(OSError):
                 self._file.seek(begin)
@@ -104,7 +116,24 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; idempotent."""
+        if self._syncing is not None:
+            self._syncing.shutdown()
+            self._syncing = None
         self._file.close()
+
+    def _sync(self, event: Event) -> None:
+        if isinstance(event, AT_ONCE):
+            os.fsync(self._file.fileno())
+        elif isinstance(event, RequestSent) and (self._synced is None or self._synced.done()):
+            if self._syncing is None:
+                self._syncing = ThreadPoolExecutor(1, thread_name_prefix="keyeloop-journal")
+            self._synced = self._syncing.submit(os.fsync, self._file.fileno())
+
+    def _check_synced(self) -> None:
+        """Raise JournalError where the disk did not take what was written before."""
+        error = self._synced.exception() if self._synced is not None and self._synced.done() else None
+        if isinstance(error, OSError):
+            raise JournalError(f"{self.folder / JOURNAL} could not be written: {error.strerror}") from error
 
     def __enter__(self) -> Journal:
         return self

@@ -141,7 +141,7 @@ async def _play(choose: Callable[[Task], Agent], task: Task, index: int) -> Task
     error: BaseException | None = None
     try:
         agent, form = choose(task), answer_form(task.answer)
-        async with aclosing(agent.stream(replace(task, answer=form))) as stream:
+        async with aclosing(agent.stream(replace(task, answer=form), deltas=False)) as stream:
             async for event in stream:
                 if isinstance(event, RunStart):
                     start, folder = event, agent.runs / event.run_id

@@ -149,7 +149,8 @@ class Assembly:
         if isinstance(content, str) and content:
             self._begin()
             self._content += content
-            self._show(self._parser.feed(content))
+            if self._on_delta is not None:
+                self._show(self._parser.feed(content))
         made = piece.get("tool_calls")
         for position, call in enumerate(made if isinstance(made, list) else []):
             if isinstance(call, dict):

@@ -153,7 +153,6 @@ class OpenAIChat:
         own = facts.own
         limits = own.limits if own is not None else None
         cost = self._cost or (visual_cost(facts.name) if limits is None else KeyeVisualCost(limits))
-        shared = own.media_store if own is not None and self.address.loopback else None
         capabilities = Capabilities(
             model=f"{self._sender.where}#{facts.name}",
             context_tokens=facts.context_tokens,
@@ -162,4 +161,5 @@ class OpenAIChat:
             tool_images=facts.pictures == "tool",
         )
         estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit", final=own is not None)
+        shared = own.media_store if own is not None and self.address.loopback else None
         return _Model(facts, capabilities, estimate, PictureNames(shared))

@@ -11,6 +11,7 @@ from typing import Any
 from keyeloop.model_backend.keye.cost import VisionLimits
 from keyeloop.model_backend.served.failures import Refused
 from keyeloop.model_backend.served.sending import Sender
+from keyeloop.model_backend.sglang.shared_store import shared_store
 from keyeloop.runtime.errors import ConfigError
 
 ENGINE = "sglang"
@@ -23,7 +24,7 @@ class OwnServer:
     """It takes clips as one part and replies as the model wrote them."""
 
     media_store: Path | None
-    """The folder of pictures that it reads by their sha256, as it names it."""
+    """The folder of pictures that it reads by their sha256, where that is a folder here too."""
     limits: VisionLimits | None
     """Its model's picture arithmetic."""
 
@@ -41,8 +42,7 @@ async def own_server(sender: Sender, listed: Mapping[str, Any]) -> OwnServer | N
     status = first.get(STATUS)
     if not isinstance(status, dict) or status.get("clips") is not True or status.get("raw_replies") is not True:
         return None
-    store = status.get("media_store")
-    return OwnServer(Path(store) if isinstance(store, str) and store else None, _limits(status.get("limits")))
+    return OwnServer(shared_store(status), _limits(status.get("limits")))
 
 
 def _limits(told: Any) -> VisionLimits | None:

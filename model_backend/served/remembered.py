@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -17,25 +16,22 @@ class Remembered(Generic[Value]):
     """
 
     def __init__(self, most: int) -> None:
-        """``most`` values are kept; the longest unused go first."""
+        """``most`` values are kept; the oldest go first."""
         self._most = most
-        self._kept: OrderedDict[tuple[Hashable, ...], tuple[tuple[object, ...], Value]] = OrderedDict()
+        self._kept: dict[tuple[Hashable, ...], tuple[tuple[object, ...], Value]] = {}
         self._lock = threading.Lock()
 
     def get(self, objects: tuple[object, ...], make: Callable[[], Value], also: Hashable = None) -> Value:
         """The value of these very objects (and of ``also``, by its equality), made now where it is not kept."""
         key = (also, *map(id, objects))
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                return found[1]
-        value = make()
-        with self._lock:
-            self._kept[key] = objects, value
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return value
+        found = self._kept.get(key)
+        if found is None:
+            found = objects, make()
+            with self._lock:
+                self._kept[key] = found
+                while len(self._kept) > self._most:
+                    del self._kept[next(iter(self._kept))]
+        return found[1]
 
     def clear(self) -> None:
         """Drop all of them."""

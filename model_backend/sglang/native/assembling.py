@@ -159,6 +159,8 @@ class NativeAssembly:
         text = self._bytes.decode(data, final)
         if text:
             self._text.append(text)
+            if self._on_delta is None:
+                return
             for delta in self._parser.feed(text):
                 self._show(delta)
 

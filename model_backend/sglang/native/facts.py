@@ -12,6 +12,7 @@ from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
 from keyeloop.model_backend.openai_chat.address import Address
 from keyeloop.model_backend.served.failures import Refused
 from keyeloop.model_backend.served.sending import Sender
+from keyeloop.model_backend.sglang.shared_store import shared_store
 from keyeloop.runtime.errors import BackendError, InputError
 
 FILES = ("config.json", "tokenizer.json")
@@ -46,14 +47,13 @@ async def ask(sender: Sender, address: Address) -> Facts:
     states = server.get("internal_states")
     first = states[0] if isinstance(states, list) and states and isinstance(states[0], dict) else {}
     status = first.get(STATUS)
-    store = status.get("media_store") if isinstance(status, dict) else None
     counts = [server.get("context_length"), server.get("max_total_num_tokens"), server.get("max_req_input_len")]
     known = [count for count in counts if isinstance(count, int) and count > 0]
     return Facts(
         context_tokens=min(known, default=None),
         model_path=str(model.get("tokenizer_path") or model.get("model_path") or ""),
         new_tokens_only=server.get("incremental_streaming_output") is True,
-        media_store=Path(store) if isinstance(store, str) and store and address.loopback else None,
+        media_store=shared_store(status) if isinstance(status, dict) and address.loopback else None,
     )
 
 
