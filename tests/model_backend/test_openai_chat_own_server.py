@@ -20,6 +20,7 @@ from keyeloop.model_backend.sglang.plugin.media.chat_messages import prompt_of
 from keyeloop.model_backend.sglang.plugin.media.expansion import expand
 from keyeloop.model_backend.sglang.plugin.media.pictures import PictureLoader
 from keyeloop.model_backend.sglang.plugin.media.store import ReferencedStore
+from keyeloop.model_backend.sglang.shared_store import identity_of
 from keyeloop.model_backend.sglang.wire import CLIP, read_clip, reference
 from keyeloop.runtime.content import Image, Message, Text, ToolCall, ToolSpec, Video
 from keyeloop.runtime.evidence import Region, View
@@ -32,8 +33,14 @@ LOOK = ToolSpec("look", "Look.", {"type": "object", "properties": {"at_s": {"typ
 
 
 def status(store: Path | None = None, **told: Any) -> dict[str, Any]:
-    facts = {"clips": True, "raw_replies": True, "limits": asdict(KEYE_TINY_LIMITS), **told}
-    return {"internal_states": [{"keyeloop": facts | {"media_store": store and str(store)}}]}
+    facts = {
+        "clips": True,
+        "raw_replies": True,
+        "limits": asdict(KEYE_TINY_LIMITS),
+        "media_store": store and str(store),
+    }
+    facts["media_store_identity"] = identity_of(store) if store is not None and store.is_dir() else None
+    return {"internal_states": [{"keyeloop": facts | told}]}
 
 
 def keyeloop_server(*texts: str, info: Any = None) -> Any:
@@ -73,7 +80,8 @@ async def asked(media: MediaStore, info: Any = None) -> dict[str, Any]:
     with keyeloop_server("x", info=info) as server:
         model = OpenAIChat(server.address)
         await model.generate(Request(looked(media), (LOOK,)), media)
-        return server.received[-1].json
+        sent: dict[str, Any] = server.received[-1].json
+        return sent
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -111,8 +119,17 @@ async def test_without_a_shared_store_pictures_travel_by_value(tmp_path: Path) -
     assert all(frame.url.startswith("data:image/jpeg;base64,") for frame in frames)
 
 
-async def test_a_store_that_cannot_be_written_to_is_done_without(tmp_path: Path) -> None:
-    body = await asked(MediaStore(tmp_path), status(tmp_path / "elsewhere"))
+@pytest.mark.parametrize("elsewhere", ["not here", "another machine", "not to be written to"])
+async def test_a_store_that_is_not_shared_is_done_without(elsewhere: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    if elsewhere != "not here":
+        store.mkdir()
+    told = {"media_store_identity": "1:2:another boot"} if elsewhere == "another machine" else {}
+    info = status(store, **told)
+    if elsewhere == "not to be written to":
+        store.rmdir()
+        store.touch()
+    body = await asked(MediaStore(tmp_path / "run"), info)
     assert read_clip(body["messages"][4]["content"][1]["video_url"]["url"])[0].url.startswith("data:image/jpeg;base64,")
 
 

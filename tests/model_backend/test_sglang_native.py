@@ -17,6 +17,7 @@ from keyeloop.model_backend.base import Delta, Reply, Request, Sampling
 from keyeloop.model_backend.local.prompt import PromptBuilder
 from keyeloop.model_backend.served import sending
 from keyeloop.model_backend.sglang.native.backend import SGLangNative
+from keyeloop.model_backend.sglang.shared_store import identity_of
 from keyeloop.model_backend.sglang.wire import clip_url, read_clip
 from keyeloop.runtime.config import load_config
 from keyeloop.runtime.content import Image, Message, Part, Text, ToolSpec, TurnTokens, Video
@@ -146,7 +147,9 @@ async def test_pictures_travel_by_reference(tmp_path: Path) -> None:
     shared.mkdir()
     still, clip = pictures(media)
     request = Request((Message("user", (still, clip)),))
-    with native_server(saying(THOUGHT, THOUGHT), status={"media_store": str(shared)}) as server:
+    with native_server(
+        saying(THOUGHT, THOUGHT), status={"media_store": str(shared), "media_store_identity": identity_of(shared)}
+    ) as server:
         model = SGLangNative(f"{server.native}#keye-tiny")
         for _ in range(2):
             await model.generate(request, media)

@@ -36,12 +36,14 @@ def media_facts(config: KeyeConfig) -> dict[str, Any]:
     """What a client may use here, for the server's status: clips as one part, raw replies, references, sizes."""
     from keyeloop.model_backend.local.counter import limits_of
     from keyeloop.model_backend.sglang.plugin.media.store import ReferencedStore
+    from keyeloop.model_backend.sglang.shared_store import IDENTITY, STORE, identity_of
 
     store = ReferencedStore.from_environment(os.environ)
     return {
         "clips": True,
         "raw_replies": True,
-        "media_store": None if store is None else str(store.root),
+        STORE: None if store is None else str(store.root),
+        IDENTITY: None if store is None else identity_of(store.root),
         "limits": asdict(limits_of(config)),
     }
 
