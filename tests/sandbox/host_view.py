@@ -1,17 +1,10 @@
-"""A sandbox with limits of its own, and what the host sees of it."""
+"""What the host sees of a sandbox."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-from keyeloop.sandbox import Limits, SandboxSpec
-from keyeloop.sandbox.bubblewrap import Bubblewrap
-
-
-def with_limits(limits: Limits) -> Bubblewrap:
-    return Bubblewrap(SandboxSpec(limits=limits))
 
 
 def processes_of(uid: int) -> list[str]:

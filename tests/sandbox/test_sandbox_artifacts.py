@@ -9,19 +9,18 @@ from pathlib import PurePosixPath
 import pytest
 
 from keyeloop.runtime.errors import InputError
-from keyeloop.sandbox import Limits, SandboxSpec
+from keyeloop.sandbox import Limits
 from keyeloop.sandbox.artifacts import mime_of
-from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.replies import safe_path
 from keyeloop.sandbox.spec import WORK
-from tests.sandbox.conftest import QUICK
+from tests.sandbox.engines import QUICK, Engine
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("shared")]
 
 
-def test_new_and_changed_files_are_reported_with_their_content() -> None:
+def test_new_and_changed_files_are_reported_with_their_content(engine: Engine) -> None:
     png = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
-    with Bubblewrap(SandboxSpec(limits=QUICK)) as sandbox:
+    with engine.open() as sandbox:
         first = sandbox.exec(
             f"import os\nos.makedirs('/out/a/b')\nopen('/out/a/b/plot.txt', 'wb').write({png!r})\n"
             "open('/out/note', 'w').write('hi')"
@@ -40,7 +39,7 @@ def test_new_and_changed_files_are_reported_with_their_content() -> None:
             sandbox.get("/out/note", max_bytes=3)
 
 
-def test_only_plain_files_are_taken() -> None:
+def test_only_plain_files_are_taken(engine: Engine) -> None:
     code = (
         "import os, socket\n"
         f"open('{WORK}/outside', 'w').write('secret')\n"
@@ -54,7 +53,7 @@ def test_only_plain_files_are_taken() -> None:
         "open('line\\nbreak', 'w').write('x'); open('<script>', 'w').write('x')\n"
         "open('good', 'w').write('fine')"
     )
-    with Bubblewrap(SandboxSpec(limits=replace(QUICK, artifact_bytes=1000))) as sandbox:
+    with engine.open(replace(QUICK, artifact_bytes=1000)) as sandbox:
         result = sandbox.exec(code)
         assert [str(each.path) for each in result.artifacts] == ["good"] and result.stdout == "no fifo\n"
         for name, why in {
@@ -68,7 +67,7 @@ def test_only_plain_files_are_taken() -> None:
         assert sandbox.exec("print(1)").stdout == "1\n"
 
 
-def test_files_that_vanish_while_they_are_listed_do_no_harm() -> None:
+def test_files_that_vanish_while_they_are_listed_do_no_harm(engine: Engine) -> None:
     code = (
         "import os\n"
         "if os.fork() == 0:\n"
@@ -76,14 +75,14 @@ def test_files_that_vanish_while_they_are_listed_do_no_harm() -> None:
         "        for n in range(500): os.close(os.open(f'/out/t{n}', os.O_CREAT))\n"
         "        for n in range(500): os.remove(f'/out/t{n}')"
     )
-    with Bubblewrap(SandboxSpec(limits=QUICK)) as sandbox:
+    with engine.open() as sandbox:
         results = [sandbox.exec(code), *(sandbox.exec("1") for _ in range(20))]
     assert {result.status for result in results} == {"ok"} and not any(result.state_lost for result in results)
 
 
-def test_number_and_sum_of_artifacts_are_bounded() -> None:
+def test_number_and_sum_of_artifacts_are_bounded(engine: Engine) -> None:
     limits = replace(QUICK, artifact_count=3, artifact_bytes=1000, artifacts_total_bytes=16_384)
-    with Bubblewrap(SandboxSpec(limits=limits)) as sandbox:
+    with engine.open(limits) as sandbox:
         many = sandbox.exec("for n in range(10): open(f'/out/{n}', 'w').write('x')")
         assert len(many.artifacts) == 3 and many.stderr.count("left out") == 7
         assert len(sandbox.exec("for n in range(10): open(f'/out/{n}', 'w').write('yy')").artifacts) == 3
@@ -92,7 +91,7 @@ def test_number_and_sum_of_artifacts_are_bounded() -> None:
         assert flood.status == "ok" and len(sandbox.artifacts()) == 3
 
 
-def test_a_lying_worker_cannot_send_more_than_was_allowed() -> None:
+def test_a_lying_worker_cannot_send_more_than_was_allowed(engine: Engine) -> None:
     """The code takes over the answers about files: the host counts for itself."""
     take_over = (
         "import sys\nfiles = sys.modules['inside.files'].Files\n"
@@ -100,7 +99,7 @@ def test_a_lying_worker_cannot_send_more_than_was_allowed() -> None:
         "files.changed = lambda self: (names, [['x' * 500, 'y' * 500]])\n"
         "files.read = lambda self, path, offset, size: (b'z' * size, 1 << 40)\n"
     )
-    with Bubblewrap(SandboxSpec(limits=replace(QUICK, artifact_bytes=5000))) as sandbox:
+    with engine.open(replace(QUICK, artifact_bytes=5000)) as sandbox:
         result = sandbox.exec(take_over)
         assert result.status == "ok" and result.artifacts == () and len(result.stderr) < 1000
         assert "plain relative path" in result.stderr and "more than 5000" in result.stderr

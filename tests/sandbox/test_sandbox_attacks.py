@@ -15,8 +15,9 @@ import pytest
 from keyeloop.sandbox import SandboxSpec
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.bwrap_plan import Way
+from keyeloop.sandbox.session import WorkerSandbox
 from tests.sandbox.attacks import TRY, attacks
-from tests.sandbox.conftest import QUICK, plan
+from tests.sandbox.engines import QUICK, Engine, plan
 
 pytestmark = pytest.mark.sandbox
 NAMES = tuple(attacks("/", 1, "x", 1))
@@ -56,7 +57,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_attack_is_refused(walled: Bubblewrap, host: Host, name: str) -> None:
+def test_an_attack_is_refused(walled: WorkerSandbox, host: Host, name: str) -> None:
     before = CORE_PATTERN.read_bytes()
     result = walled.exec(host.attacks[name])
     assert (result.status, result.stdout, result.stderr) == ("ok", "held\n", "")
@@ -72,14 +73,14 @@ def test_the_same_attack_succeeds_where_there_is_no_wall(host: Host, name: str) 
     assert run.stdout.strip() and "held" not in run.stdout
 
 
-def test_the_environment_of_the_host_is_nowhere(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_host_is_nowhere(wall: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = secrets.token_hex(16)
     monkeypatch.setenv("SOME_API_KEY", canary)
     look = (
         "import glob\nfor path in glob.glob('/proc/*/environ'):\n"
         "    attempt(path, lambda: print(open(path, 'rb').read()))\nprint(os.environ)"
     )
-    with Bubblewrap(SandboxSpec(limits=QUICK, env={"GIVEN": "yes"}), plan=plan(way)) as sandbox:
+    with wall.open(env={"GIVEN": "yes"}) as sandbox:
         result = sandbox.exec(TRY + look)
     assert canary not in result.stdout and "SOME_API_KEY" not in result.stdout
     assert "'GIVEN': 'yes'" in result.stdout
@@ -95,7 +96,7 @@ def test_command_lines_inside_do_not_name_paths_of_the_host(way: Way, tmp_path: 
     )
 
 
-def test_the_host_sees_an_ordinary_user_without_rights(walled: Bubblewrap) -> None:
+def test_the_host_sees_an_ordinary_user_without_rights(walled: WorkerSandbox) -> None:
     uid = walled.isolation.uid
     assert uid != 0 and walled.isolation.seccomp and not walled.isolation.network
     running = []
@@ -112,8 +113,8 @@ def test_the_host_sees_an_ordinary_user_without_rights(walled: Bubblewrap) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has one uid for all")
-def test_every_sandbox_has_a_uid_and_files_of_its_own(way: Way, walled: Bubblewrap) -> None:
+def test_every_sandbox_has_a_uid_and_files_of_its_own(wall: Engine, walled: WorkerSandbox) -> None:
     walled.put("mine.txt", b"of the first")
-    with Bubblewrap(SandboxSpec(limits=QUICK), plan=plan(way)) as second:
+    with wall.open() as second:
         assert second.isolation.uid != walled.isolation.uid
         assert second.exec("import os\nos.listdir('/work')").displays[0].data["text/plain"] == "[]"

@@ -9,16 +9,16 @@ import pytest
 
 from keyeloop.sandbox import ExecResult
 from keyeloop.sandbox.cgroup import find_cgroup_home
-from tests.sandbox.conftest import QUICK
-from tests.sandbox.host_view import processes_of, wait_for, with_limits
+from tests.sandbox.engines import QUICK, Engine
+from tests.sandbox.host_view import processes_of, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("shared")]
 MIB = 1 << 20
 
 
-def test_a_flood_of_output_is_cut_in_its_middle() -> None:
+def test_a_flood_of_output_is_cut_in_its_middle(engine: Engine) -> None:
     limits = replace(QUICK, stdout_bytes=1000, file_bytes=4 * MIB)
-    with with_limits(limits) as sandbox:
+    with engine.open(limits) as sandbox:
         result = sandbox.exec("for i in range(100_000): print(i)")
         assert result.status == "ok" and result.truncated and len(result.stdout) < 1100
         assert result.stdout.startswith("0\n1\n") and result.stdout.endswith("99999\n")
@@ -28,8 +28,8 @@ def test_a_flood_of_output_is_cut_in_its_middle() -> None:
         assert sandbox.exec("print('quiet')").stdout == "quiet\n"
 
 
-def test_many_and_long_displays_fit_their_frame() -> None:
-    with with_limits(QUICK) as sandbox:
+def test_many_and_long_displays_fit_their_frame(engine: Engine) -> None:
+    with engine.open(QUICK) as sandbox:
         result = sandbox.exec("for i in range(500): display('\\u00e9\\x01' * 100_000)\n'\\ud800'")
         assert result.status == "ok" and 0 < len(result.displays) <= 32
         assert sum(len(str(display.data)) for display in result.displays) < 8 * MIB
@@ -39,7 +39,7 @@ def counted(result: ExecResult) -> int:
     return int(result.stdout.split()[-1])
 
 
-def test_processes_and_threads_are_bounded() -> None:
+def test_processes_and_threads_are_bounded(engine: Engine) -> None:
     forks = (
         "import os, signal, time\n"
         "children = []\n"
@@ -61,7 +61,7 @@ def test_processes_and_threads_are_bounded() -> None:
         "stop.set()\nfor t in started: t.join()\n"
         "print(len(started))"
     )
-    with with_limits(replace(QUICK, pids=32)) as sandbox:
+    with engine.open(replace(QUICK, pids=32)) as sandbox:
         for code in (forks, threads):
             result = sandbox.exec(code)
             assert result.status == "ok", result
@@ -69,8 +69,8 @@ def test_processes_and_threads_are_bounded() -> None:
         assert sandbox.exec("print('alive')").stdout == "alive\n"
 
 
-def test_a_fork_bomb_ends_with_its_execution() -> None:
-    with with_limits(replace(QUICK, pids=32)) as sandbox:
+def test_a_fork_bomb_ends_with_its_execution(engine: Engine) -> None:
+    with engine.open(replace(QUICK, pids=32)) as sandbox:
         uid = sandbox.isolation.uid
         bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
         assert sandbox.exec(bomb, timeout_s=0.5).status in ("timeout", "crashed")
@@ -80,8 +80,8 @@ def test_a_fork_bomb_ends_with_its_execution() -> None:
         assert wait_for(lambda: not processes_of(uid), 2)
 
 
-def test_memory_is_bounded() -> None:
-    with with_limits(replace(QUICK, memory_bytes=128 * MIB)) as sandbox:
+def test_memory_is_bounded(engine: Engine) -> None:
+    with engine.open(replace(QUICK, memory_bytes=128 * MIB)) as sandbox:
         sandbox.exec("x = 1")
         asked = sandbox.exec("data = bytearray(1 << 30)")
         assert (asked.status, asked.state_lost) == ("oom", False)
@@ -91,9 +91,9 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.skipif("memory" not in find_cgroup_home(), reason="no control group can be made here")
-def test_memory_is_bounded_for_all_processes_together() -> None:
+def test_memory_is_bounded_for_all_processes_together(engine: Engine) -> None:
     shared_map = "import mmap\nm = mmap.mmap(-1, 1 << 30)\nfor i in range(0, 1 << 30, 4096): m[i] = 1"
-    with with_limits(replace(QUICK, memory_bytes=128 * MIB)) as sandbox:
+    with engine.open(replace(QUICK, memory_bytes=128 * MIB)) as sandbox:
         assert sandbox.isolation.memory == "cgroup"
         alone = sandbox.exec("x = 1\n" + shared_map)
         assert (alone.status, alone.state_lost) == ("oom", True)
@@ -107,7 +107,7 @@ def test_memory_is_bounded_for_all_processes_together() -> None:
 
 
 @pytest.mark.parametrize("folder", ["/work", "/out", "/tmp", "/dev/shm"])
-def test_every_writable_folder_has_a_bound(folder: str) -> None:
+def test_every_writable_folder_has_a_bound(engine: Engine, folder: str) -> None:
     small = replace(
         QUICK, work_bytes=MIB, tmp_bytes=MIB, artifacts_total_bytes=MIB, artifact_bytes=MIB // 2, file_bytes=MIB // 2
     )
@@ -125,5 +125,5 @@ def test_every_writable_folder_has_a_bound(folder: str) -> None:
         f"[os.unlink(f'{folder}/fill{{n}}') for n in range(10)]\n"
         "print(total, sorted(errors))"
     )
-    with with_limits(small) as sandbox:
+    with engine.open(small) as sandbox:
         assert sandbox.exec(code).stdout == "1048576 ['File too large', 'No space left on device']\n"

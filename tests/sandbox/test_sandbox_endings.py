@@ -15,14 +15,14 @@ import pytest
 
 from keyeloop.sandbox.bwrap_plan import FIRST_UID, UIDS
 from keyeloop.sandbox.cgroup import find_cgroup_home
-from tests.sandbox.conftest import QUICK
-from tests.sandbox.host_view import processes_of, wait_for, with_limits
+from tests.sandbox.engines import QUICK, Engine
+from tests.sandbox.host_view import processes_of, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("shared")]
 
 
-def test_time_runs_out_and_state_is_kept() -> None:
-    with with_limits(QUICK) as sandbox:
+def test_time_runs_out_and_state_is_kept(engine: Engine) -> None:
+    with engine.open(QUICK) as sandbox:
         sandbox.exec("x = 5")
         for code in ("print('on')\nwhile True: pass", "print('on')\nimport time\ntime.sleep(60)"):
             result = sandbox.exec(code, timeout_s=0.3)
@@ -31,7 +31,7 @@ def test_time_runs_out_and_state_is_kept() -> None:
         assert sandbox.exec("x").displays[0].data["text/plain"] == "5"
 
 
-def test_what_ignores_the_interrupt_is_killed_with_its_children() -> None:
+def test_what_ignores_the_interrupt_is_killed_with_its_children(engine: Engine) -> None:
     code = (
         "print('started', flush=True)\n"
         "import os, signal, time\n"
@@ -39,7 +39,7 @@ def test_what_ignores_the_interrupt_is_killed_with_its_children() -> None:
         "if os.fork() == 0: os.setsid()\n"
         "while True: time.sleep(1)"
     )
-    with with_limits(QUICK) as sandbox:
+    with engine.open(QUICK) as sandbox:
         uid = sandbox.isolation.uid
         result = sandbox.exec(code, timeout_s=0.3)
         assert (result.status, result.stdout, result.state_lost) == ("timeout", "started\n", True)
@@ -61,8 +61,8 @@ def test_what_ignores_the_interrupt_is_killed_with_its_children() -> None:
     ],
     ids=["exit", "kill", "segfault", "hang-up", "orphan-holds-the-pipe"],
 )
-def test_a_worker_that_is_gone_is_told_and_replaced(code: str) -> None:
-    with with_limits(QUICK) as sandbox:
+def test_a_worker_that_is_gone_is_told_and_replaced(engine: Engine, code: str) -> None:
+    with engine.open(QUICK) as sandbox:
         result = sandbox.exec("x = 1\n" + code)
         assert (result.status, result.stdout, result.state_lost) == ("crashed", "last words\n", True)
         assert result.wall_s < 3
@@ -95,8 +95,8 @@ GOOD = "dict(status='ok', stdout='forged', stderr='', truncated=False, error=Non
     ],
     ids=["huge", "huge-raw", "no-json", "deep", "no-object", "empty", "other-id", "half", "noise"],
 )
-def test_forged_frames_end_the_worker_and_cost_no_memory(code: str, status: str) -> None:
-    with with_limits(replace(QUICK, wall_s=1)) as sandbox:
+def test_forged_frames_end_the_worker_and_cost_no_memory(engine: Engine, code: str, status: str) -> None:
+    with engine.open(replace(QUICK, wall_s=1)) as sandbox:
         sandbox.exec(FIND_PIPE)
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         result = sandbox.exec(code + "\nimport time; time.sleep(5)")
@@ -105,8 +105,8 @@ def test_forged_frames_end_the_worker_and_cost_no_memory(code: str, status: str)
         assert sandbox.exec("print(1)").stdout == "1\n"
 
 
-def test_a_forged_reply_is_a_claim_and_the_true_one_then_a_breach() -> None:
-    with with_limits(QUICK) as sandbox:
+def test_a_forged_reply_is_a_claim_and_the_true_one_then_a_breach(engine: Engine) -> None:
+    with engine.open(QUICK) as sandbox:
         sandbox.exec(FIND_PIPE)
         forge = f"text = json.dumps(dict({GOOD}, id=2)).encode()\nsend(struct.pack('!II', len(text), 0), text)"
         assert sandbox.exec(forge).stdout == "forged"
@@ -114,8 +114,8 @@ def test_a_forged_reply_is_a_claim_and_the_true_one_then_a_breach() -> None:
         assert sandbox.exec("print('true')").stdout == "true\n"
 
 
-def test_an_idle_worker_ends_and_the_next_call_says_so() -> None:
-    with with_limits(replace(QUICK, idle_s=0.3)) as sandbox:
+def test_an_idle_worker_ends_and_the_next_call_says_so(engine: Engine) -> None:
+    with engine.open(replace(QUICK, idle_s=0.3)) as sandbox:
         uid = sandbox.isolation.uid
         sandbox.exec("x = 1")
         if uid != os.geteuid():
@@ -127,16 +127,16 @@ def test_an_idle_worker_ends_and_the_next_call_says_so() -> None:
         assert not sandbox.exec("1").state_lost
 
 
-def test_a_session_has_an_end() -> None:
-    with with_limits(replace(QUICK, session_s=0.4)) as sandbox:
+def test_a_session_has_an_end(engine: Engine) -> None:
+    with engine.open(replace(QUICK, session_s=0.4)) as sandbox:
         sandbox.exec("x = 1")
         assert wait_for(lambda: sandbox.exec("1").state_lost, 5)
 
 
-def test_the_host_killed_takes_the_sandbox_along() -> None:
+def test_the_host_killed_takes_the_sandbox_along(engine: Engine) -> None:
     code = (
         "import time\nfrom keyeloop.sandbox import open_sandbox\n"
-        "sandbox = open_sandbox()\nprint(sandbox.isolation.uid, flush=True)\n"
+        f"sandbox = open_sandbox(engine={engine.name!r})\nprint(sandbox.isolation.uid, flush=True)\n"
         "sandbox.exec('import os\\nos.fork()\\nwhile True: pass')"
     )
     host = subprocess.Popen(
@@ -155,14 +155,14 @@ def test_the_host_killed_takes_the_sandbox_along() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="uids and control groups of their own need root")
-def test_nothing_is_left_behind() -> None:
+def test_nothing_is_left_behind(engine: Engine) -> None:
     def groups() -> list[Path]:
         folders = set(find_cgroup_home().folders.values())
         return [path for folder in folders for path in folder.glob(f"keyeloop-{os.getpid()}-*")]
 
     before = len(list(Path("/proc/self/fd").iterdir())), len(groups())
     for ending in ("1", "import os; os._exit(1)", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"):
-        with with_limits(replace(QUICK, wall_s=0.3)) as sandbox:
+        with engine.open(replace(QUICK, wall_s=0.3)) as sandbox:
             sandbox.exec(ending)
             uid = sandbox.isolation.uid
             assert FIRST_UID <= uid < FIRST_UID + UIDS

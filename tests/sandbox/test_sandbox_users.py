@@ -23,7 +23,7 @@ from keyeloop.sandbox import Availability, SandboxSpec, availability, open_sandb
 from keyeloop.sandbox.bubblewrap import Bubblewrap, choose_plan
 from keyeloop.sandbox.bwrap_plan import NOBODY, BwrapPlan, Way, find_bwrap, fresh_uid
 from keyeloop.sandbox.interpreter import Interpreter, interpreter
-from tests.sandbox.conftest import QUICK, SYSTEM_PYTHON, plan
+from tests.sandbox.engines import QUICK, SYSTEM_PYTHON, plan
 
 HERE = Path(__file__).parent
 

@@ -1,0 +1,71 @@
+"""Every engine that tests run against: how to open a sandbox of it, or why it cannot be had here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from keyeloop.sandbox import Limits, SandboxSpec
+from keyeloop.sandbox.bubblewrap import Bubblewrap
+from keyeloop.sandbox.bwrap_plan import BwrapPlan, Way, find_bwrap
+from keyeloop.sandbox.interpreter import interpreter
+from keyeloop.sandbox.session import WorkerSandbox
+
+SYSTEM_PYTHON: Final = Path("/usr/bin/python3")
+QUICK: Final = Limits(wall_s=10, interrupt_grace_s=0.5)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way of isolating code that works on this machine."""
+
+    name: str
+    make: Callable[[SandboxSpec], WorkerSandbox]
+
+    def open(self, limits: Limits = QUICK, **fields: Any) -> WorkerSandbox:
+        """A sandbox that starts at its first use; ``fields`` are those of :class:`SandboxSpec`."""
+        return self.make(SandboxSpec(limits=limits, **fields))
+
+
+def plan(way: Way) -> BwrapPlan:
+    """The plan for one way, with a Python that it can read; skips, saying why, where there is none."""
+    bwrap = find_bwrap()
+    if bwrap is None:
+        pytest.skip("no bubblewrap is installed")
+    as_root = os.geteuid() == 0
+    if way == "setpriv" and not as_root:
+        pytest.skip("mounting without a user namespace needs root")
+    found = BwrapPlan(bwrap, interpreter(), way, as_root)
+    if found.hidden(()) and SYSTEM_PYTHON.exists():
+        found = replace(found, python=interpreter(SYSTEM_PYTHON))
+    if hidden := found.hidden(()):
+        pytest.skip(f"{hidden} cannot be read by the sandbox's user")
+    return found
+
+
+def bubblewrap() -> Engine:
+    """Bubblewrap the default way, with this Python."""
+    found = Bubblewrap.available()
+    if not found.ok:
+        pytest.skip(f"{found.reason}; {found.remedy}")
+    return Engine("bubblewrap", Bubblewrap)
+
+
+def bubblewrap_by(way: Way) -> Engine:
+    """Bubblewrap started one way."""
+    return Engine(f"bubblewrap-{way}", partial(Bubblewrap, plan=plan(way)))
+
+
+ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {"bubblewrap": bubblewrap}
+"""By name; each skips where it cannot run."""
+WALLS: Final[Mapping[str, Callable[[], Engine]]] = {
+    "bubblewrap-userns": partial(bubblewrap_by, "userns"),
+    "bubblewrap-setpriv": partial(bubblewrap_by, "setpriv"),
+}
+"""Every way to isolate, for attacks: an engine that starts in several ways has several."""
