@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,14 +81,16 @@ def stored(keyed: Keyed, tokenizer: KeyeTokenizer) -> Painter:
     return Painter(keyed.store, tokenizer)
 
 
-def history(painter: Painter) -> list[Message]:
+def history(painter: Painter, first: int = 70) -> list[Message]:
     raw = 'Look.\n</think>\n\n<tool_call>\n{"name": "look",  "arguments": {"at_s":83}}\n</tool_call>'
     return [
         Message("system", (Text("Watch."), Text(SLY))),
-        Message("user", (Text("What? "), painter.picture(70), Text(SLY), painter.picture(71, 224, 224))),
+        Message("user", (Text("What? "), painter.picture(first), Text(SLY), painter.picture(first + 1, 224, 224))),
         Message("assistant", raw=raw, tool_calls=(ToolCall("call-1", "look", {"at_s": 83}),)),
-        Message("tool", (Text("f72 at 83.0 s"), painter.clip([72, 73, 74], 83.0)), tool_call_id="call-1"),
-        Message("tool", (Text(SLY), painter.clip([75], 3600.04)), tool_call_id="call-2"),
+        Message(
+            "tool", (Text("f1 at 83.0 s"), painter.clip([first + 2, first + 3, first + 4], 83.0)), tool_call_id="call-1"
+        ),
+        Message("tool", (Text(SLY), painter.clip([first + 5], 3600.04)), tool_call_id="call-2"),
         Message("user", (Text("And now?"),)),
     ]
 
@@ -100,13 +103,24 @@ def test_a_chats_token_ids_are_the_local_engines(keyed: Keyed, stored: Painter, 
         assert keyed.ids(told[:count], tools=TOOLS, chat_template_kwargs={"raw_replies": True}) == wanted
 
 
-@pytest.mark.parametrize("shared", [True, False])
+def test_by_value_and_by_reference_are_one_entry_of_the_cache(keyed: Keyed, stored: Painter) -> None:
+    def value(sha256: str) -> str:
+        return f"data:image/jpeg;base64,{b64encode(keyed.store.read(sha256)).decode()}"
+
+    message = Message("user", (stored.picture(76), Text("and"), stored.clip([77, 78])))
+    named, sent = (keyed.chat([by_reference(message, name)]).json() for name in (reference, value))
+    assert [one["choices"][0]["prompt_token_ids"] for one in (named, sent)] == [
+        named["choices"][0]["prompt_token_ids"]
+    ] * 2
+    assert sent["usage"]["prompt_tokens_details"]["cached_tokens"] == sent["usage"]["prompt_tokens"] - 1
+
+
 async def test_the_client_gets_what_the_local_engine_says(
-    shared: bool, keyed: Keyed, tokenizer: KeyeTokenizer, tmp_path: Path
+    keyed: Keyed, tokenizer: KeyeTokenizer, tmp_path: Path
 ) -> None:
-    """Token for token, at the same count of input; by reference the second turn finds the first in the cache."""
-    media = MediaStore(tmp_path / "run") if not shared else keyed.store
-    request = Request(tuple(history(Painter(media, tokenizer))), (LOOK,), Sampling(max_tokens=48))
+    """Token for token, at the same count of input; the second turn finds the first in the cache."""
+    media = MediaStore(tmp_path / "run")
+    request = Request(tuple(history(Painter(media, tokenizer), first=170)), (LOOK,), Sampling(max_tokens=48))
     local = LocalBackend.load(EMBEDDED_MODEL, device="cpu")
     chat = OpenAIChat(f"{keyed.url}/v1", api_key=KEY)
     assert chat.capabilities().native_video and chat.capabilities().model.endswith("#keye-tiny")
@@ -117,6 +131,8 @@ async def test_the_client_gets_what_the_local_engine_says(
         further = (*request.messages, here.message, Message("user", (Text("Why?"),)))
         cached, request = here.usage.input_tokens, replace(request, messages=further)
     assert there.usage.cached_tokens >= cached - 64
+    for path in (path for path in media.root.rglob("*") if path.is_file()):
+        assert keyed.store.path(path.name).samefile(path), "put into the server's store once, and named from then on"
     await chat.close()
     await local.close()
 
