@@ -33,7 +33,7 @@ GENERATE = "/generate"
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """What the small files of a checkpoint give."""
 
     config: KeyeConfig
@@ -41,17 +41,17 @@ class _Reading:
     words: Words
 
     @staticmethod
-    def of(folder: Path) -> _Reading:
+    def of(folder: Path) -> Reading:
         tokenizer = KeyeTokenizer(folder / "tokenizer.json")
         words = Words.of(tokenizer, Vocabulary.read(folder / "tokenizer.json"))
-        return _Reading(KeyeConfig.from_folder(folder), NativePrompts(tokenizer), words)
+        return Reading(KeyeConfig.from_folder(folder), NativePrompts(tokenizer), words)
 
 
 @dataclass(frozen=True)
 class _Model:
     facts: Facts
     capabilities: Capabilities
-    reading: _Reading
+    reading: Reading
     names: PictureNames
 
 
@@ -93,7 +93,7 @@ class SGLangNative:
         )
         self._context_tokens, self._media_store = context_tokens, media_store
         self._model = AskedOnce(self._meet)
-        self._reading: _Reading | None = None
+        self._reading: Reading | None = None
 
     def capabilities(self) -> Capabilities:
         """Native clips, pictures inside tool turns. The first call asks the server, and blocks."""
@@ -101,8 +101,12 @@ class SGLangNative:
 
     def count_tokens(self, request: Request) -> Usage:
         """Exact tokens of a request; a server is asked only where the address names no model."""
-        reading = self._read() if self.address.name else self._model.answer().reading
-        return reading.prompts.build(request).usage
+        return self.reading.prompts.build(request).usage
+
+    @property
+    def reading(self) -> Reading:
+        """Tokenizer and layout; a server is asked only where the address names no model, and then this blocks."""
+        return self._read() if self.address.name else self._model.answer().reading
 
     async def generate(
         self, request: Request, media: MediaStore, on_delta: Callable[[Delta], None] | None = None
@@ -134,9 +138,9 @@ class SGLangNative:
             self._model.known.names.clear()
         await self._sender.close()
 
-    def _read(self, model_path: str = "") -> _Reading:
+    def _read(self, model_path: str = "") -> Reading:
         if self._reading is None:
-            self._reading = _Reading.of(tokenizer_folder(self.address, model_path))
+            self._reading = Reading.of(tokenizer_folder(self.address, model_path))
         return self._reading
 
     async def _meet(self) -> _Model:
