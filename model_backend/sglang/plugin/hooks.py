@@ -1,4 +1,4 @@
-"""What the plugin changes in SGLang: a backend, a model's defaults, and four functions of SGLang's own.
+"""What the plugin changes in SGLang: a backend, a model's defaults, and five functions of SGLang's own.
 
 The pool, its byte budget and the status depend on each other so that none can be missing unseen: a pool is built only
 where its index keys were counted in the budget, the backend takes no other pool, and the model no other backend.
@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from keyeloop.model_backend.sglang.plugin import ARCHITECTURE
+from keyeloop.model_backend.sglang.plugin.random_weights import DUMMY, fill_randomly
 from keyeloop.model_backend.sglang.plugin.settings import BACKEND, indexer_mode, keye_settings
 from keyeloop.model_backend.sglang.plugin.spelling import add_attention_backend_choices, register_model_override
 from keyeloop.runtime.errors import ConfigError
@@ -35,6 +36,7 @@ def register_hooks() -> None:
     HookRegistry.register(POOL, build_keye_pool, HookType.AROUND)
     HookRegistry.register(STATUS, add_status, HookType.AFTER)
     HookRegistry.register(TRITON, without_triton, HookType.AFTER)
+    HookRegistry.register(DUMMY, fill_randomly, HookType.AROUND)
 
 
 def count_index_keys(cell_bytes: int, _: Any, configurator: Any, num_layers: int) -> int | None:

@@ -25,6 +25,8 @@ def status_of(runner: Any) -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "mrope_section": list(config.mrope_section),
         "kernels": choose(pool.k_buffer[0].device),
+        "weights": runner.model.weights_from,
+        "pictures_encoded": runner.model.encoding.told(),
         "layers": runner.model_config.num_hidden_layers,
         "index_cache_bytes": pool.index_bytes() if whole else 0,
         **media_facts(config),

@@ -16,6 +16,7 @@ from keyeloop.model_backend.keye.preprocess import patches_of
 from keyeloop.model_backend.keye.projector import Projector
 from keyeloop.model_backend.keye.vision import VisionTower
 from keyeloop.model_backend.sglang.plugin.config import keye_config
+from keyeloop.model_backend.sglang.plugin.encoding_time import EncodingTime
 from keyeloop.model_backend.sglang.plugin.layers import ServedDecoder
 from keyeloop.model_backend.sglang.plugin.loading import load
 from keyeloop.runtime.errors import InputError
@@ -34,6 +35,8 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
         self.model = ServedDecoder(self.keye, config, quant_config)
         self.lm_head = ParallelLMHead(self.keye.vocab_size, self.keye.hidden_size)
         self.logits_processor = LogitsProcessor(config)
+        self.weights_from = "nothing yet"
+        self.encoding = EncodingTime()
 
     def forward(self, input_ids: Tensor, positions: Tensor, forward_batch: Any, **_: Any) -> Any:
         """Logits of a batch; picture tokens are replaced by features on the way."""
@@ -70,17 +73,18 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
         found: list[Tensor | None] = [None] * len(pictures)
         sizes = [tuple(picture.shape[:2]) for picture in pictures]
         side = self.keye.vision.patch_size
-        for height, width in dict.fromkeys(sizes):
-            grid = (height // side, width // side)
-            members = [number for number, size in enumerate(sizes) if size == (height, width)]
-            together = max(1, PATCHES_AT_ONCE // (grid[0] * grid[1]))
-            for first in range(0, len(members), together):
-                batch = members[first : first + together]
-                pixels = torch.stack([pictures[number] for number in batch]).to(device, non_blocking=True)
-                features = self.mlp_AR(self.visual(patches_of(pixels, self.keye.vision, dtype), *grid), *grid)
-                for number, feature in zip(batch, features, strict=True):
-                    found[number] = feature
-        return torch.cat([feature for feature in found if feature is not None])
+        with self.encoding.of(len(pictures), device):
+            for height, width in dict.fromkeys(sizes):
+                grid = (height // side, width // side)
+                members = [number for number, size in enumerate(sizes) if size == (height, width)]
+                together = max(1, PATCHES_AT_ONCE // (grid[0] * grid[1]))
+                for first in range(0, len(members), together):
+                    batch = members[first : first + together]
+                    pixels = torch.stack([pictures[number] for number in batch]).to(device, non_blocking=True)
+                    features = self.mlp_AR(self.visual(patches_of(pixels, self.keye.vision, dtype), *grid), *grid)
+                    for number, feature in zip(batch, features, strict=True):
+                        found[number] = feature
+            return torch.cat([feature for feature in found if feature is not None])
 
     def _checked(self, stack: Tensor) -> Tensor:
         side = self.keye.vision.patch_size * self.keye.vision.spatial_merge_size
@@ -94,6 +98,7 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load a checkpoint by its published names; see :func:`loading.load`."""
         load(self, self.keye, weights)
+        self.weights_from = "checkpoint"
 
 
 EntryClass = KeyeVL2MoeForConditionalGeneration

@@ -10,7 +10,9 @@ that shares frames with another shares their features, and prompts that differ i
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from keyeloop.model_backend.sglang.plugin.media.store import ReferencedStore
 from keyeloop.runtime.errors import KeyeloopError
 
 _WIDE = (1 << 61) - 1
+logger = logging.getLogger(__name__)
 
 
 class KeyeProcessor(BaseMultimodalProcessor):  # type: ignore[misc]
@@ -73,16 +76,21 @@ class KeyeProcessor(BaseMultimodalProcessor):  # type: ignore[misc]
         return self._positions(ids, [grid_of(item) for item in ordered])
 
     def _process(self, prompt: Any, images: Any, audios: Any, videos: Any) -> MultimodalProcessorOutput:
+        began_s = time.perf_counter()
         try:
             if audios:
                 raise ValueError("this model does not hear: send text, pictures and clips")
             stills, clips = self._loader.load(asked_of(images, clip=False), asked_of(videos, clip=True))
+            loaded_s = time.perf_counter()
             ids = self.keye_tokenizer.encode(prompt, special=True) if isinstance(prompt, str) else list(prompt)
             expanded = expand(ids, stills, clips, self.keye_tokens, self._encode_time)
             positions, delta = self._positions(expanded.ids, [place.grid for place in expanded.places])
         except KeyeloopError as error:
             raise ValueError(str(error)) from None
         items = [_item(place) for place in expanded.places]
+        if items:
+            logger.info("%d pictures loaded in %.3f s, %d tokens laid out in %.3f s",
+                        len(items), loaded_s - began_s, len(expanded.ids), time.perf_counter() - loaded_s)  # fmt: skip
         return MultimodalProcessorOutput(
             mm_items=items,
             input_ids=expanded.ids,
