@@ -21,6 +21,7 @@ from keyeloop.sandbox.spec import Limits
 
 CONTROLLERS: Final = ("memory", "pids", "cpu")
 _PERIOD_US: Final = 100_000
+_OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)", re.MULTILINE)
 _NAME: Final = re.compile(r"keyeloop-(\d+)-(\d+)-[0-9a-f]+")
 
 
@@ -66,6 +67,7 @@ class Cgroup:
     def __init__(self, home: CgroupHome, limits: Limits) -> None:
         """Raises OSError where a limit cannot be set; nothing is left behind then."""
         self._home = home
+        self._events_fd: int | None = None
         name = f"keyeloop-{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(4)}"
         self._folders = {controller: folder / name for controller, folder in home.folders.items()}
         for folder in set(home.folders.values()):
@@ -87,12 +89,17 @@ class Cgroup:
         """How often the kernel has killed a process of the sandbox for memory."""
         if "memory" not in self._folders:
             return 0
-        name = "memory.events" if self._home.version == 2 else "memory.oom_control"
-        found = re.search(r"^oom_kill (\d+)", (self._folders["memory"] / name).read_text(), re.MULTILINE)
+        if self._events_fd is None:  # kept open: it is read twice an execution
+            name = "memory.events" if self._home.version == 2 else "memory.oom_control"
+            self._events_fd = os.open(self._folders["memory"] / name, os.O_RDONLY | os.O_CLOEXEC)
+        found = _OOM_KILLS.search(os.pread(self._events_fd, 4096, 0))
         return int(found[1]) if found else 0
 
     def close(self) -> None:
         """Remove the groups once their processes are gone; gives up after two seconds."""
+        if self._events_fd is not None:
+            os.close(self._events_fd)
+            self._events_fd = None
         deadline_s = time.monotonic() + 2
         for folder in set(self._folders.values()):
             while not _removed(folder) and time.monotonic() < deadline_s:

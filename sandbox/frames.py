@@ -16,6 +16,8 @@ from typing import Any, Final
 from keyeloop.runtime.errors import SandboxError
 
 _LENGTHS: Final = struct.Struct("!II")
+_AHEAD_BYTES: Final = 1 << 16
+"""Read at once where more has come than is needed yet: most frames are smaller."""
 
 
 class PipeTimeout(SandboxError):
@@ -38,22 +40,25 @@ class FramePipe:
         self._json_bytes = json_bytes
         self._requests_fd = requests_fd
         self._replies_fd = replies_fd
-        self._exited_fd = exited_fd
         self._frame_bytes = frame_bytes
         self._buffer = bytearray()
         for fd in (requests_fd, replies_fd):
             os.set_blocking(fd, False)
+        self._polls: dict[int, select.poll] = {}
+        for fd, event in ((requests_fd, select.POLLOUT), (replies_fd, select.POLLIN)):
+            self._polls[event] = select.poll()
+            self._polls[event].register(fd, event)
+            self._polls[event].register(exited_fd, select.POLLIN)
 
     def send_raw(self, data: bytes, deadline_s: float) -> None:
         """Write ``data`` by ``deadline_s`` (monotonic)."""
         rest = memoryview(data)
         while rest:
-            if not self._wait(self._requests_fd, select.POLLOUT, deadline_s):
-                raise PipeClosed("the sandbox ended")
             try:
                 rest = rest[os.write(self._requests_fd, rest) :]
             except BlockingIOError:
-                continue
+                if not self._wait(self._requests_fd, select.POLLOUT, deadline_s):
+                    raise PipeClosed("the sandbox ended") from None
             except OSError as error:
                 raise PipeClosed(f"the sandbox no longer reads: {error.strerror}") from error
 
@@ -91,7 +96,7 @@ class FramePipe:
         while len(self._buffer) < size:
             if self._wait(self._replies_fd, select.POLLIN, deadline_s):
                 try:
-                    piece = os.read(self._replies_fd, min(size - len(self._buffer), 1 << 20))
+                    piece = os.read(self._replies_fd, min(max(size - len(self._buffer), _AHEAD_BYTES), 1 << 20))
                 except BlockingIOError:
                     continue
                 if not piece:
@@ -105,10 +110,7 @@ class FramePipe:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise PipeTimeout("the sandbox did not answer in time")
-        poll = select.poll()
-        poll.register(fd, event)
-        poll.register(self._exited_fd, select.POLLIN)
-        ready = dict(poll.poll(remaining_s * 1000))
+        ready = dict(self._polls[event].poll(remaining_s * 1000))
         if not ready:
             raise PipeTimeout("the sandbox did not answer in time")
         return fd in ready

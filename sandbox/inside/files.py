@@ -22,6 +22,8 @@ class Files:
         """New or changed files below the output folder, and what is there but refused, with its reason."""
         found: list[list[Any]] = []
         refused: list[list[str]] = []
+        if not self._seen and _empty(self._outputs):  # most executions leave none: a walk takes longer than they do
+            return found, refused
         looked_at = 0
         for folder, _, names, folder_fd in os.fwalk(self._outputs, follow_symlinks=False):
             for name in sorted(names):
@@ -99,3 +101,11 @@ class Files:
                 os.close(folder)
             folder = inner
         return folder, last
+
+
+def _empty(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
