@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def sglang_here() -> None:
 @pytest.fixture(scope="session")
 def served(sglang_here: None, store: MediaStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """keye-tiny behind SGLang and keyeloop's plugin, indexer mode exact."""
-    yield from serving(tmp_path_factory.mktemp("served") / "server.log", store, {})
+    yield from serving(tmp_path_factory.mktemp("served") / "server.log", store)
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +54,19 @@ def served_fp8(sglang_here: None, store: MediaStore, tmp_path_factory: pytest.Te
     yield from serving(tmp_path_factory.mktemp("served") / "fp8.log", store, {"KEYELOOP_INDEXER": "fp8"})
 
 
-def serving(log: Path, store: MediaStore, environment: dict[str, str]) -> Iterator[Served]:
+@pytest.fixture(scope="session")
+def served_by_two(sglang_here: None, store: MediaStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same with its weights and heads split over two processes."""
+    cores = sorted(os.sched_getaffinity(0))
+    bound = {"SGLANG_CPU_OMP_THREADS_BIND": f"{cores[0]}|{cores[-1]}"}
+    yield from serving(tmp_path_factory.mktemp("served") / "two.log", store, bound, ["--tp-size", "2"])
+
+
+def serving(
+    log: Path, store: MediaStore, environment: Mapping[str, str] | None = None, flags: Sequence[str] = ()
+) -> Iterator[Served]:
     """A server for as long as tests need it."""
-    server, url = start(log, environment=environment)
+    server, url = start(log, flags, environment)
     with server:
         wait_until_up(server, url)
         running = Served(url, store)

@@ -63,6 +63,16 @@ def test_fp8_serves_the_reference_in_fp8(served_fp8: Served, store: MediaStore, 
     assert served_fp8.status()["indexer"] == "fp8"
 
 
+@pytest.mark.parametrize("kind", ("text", "clips and pictures"))
+def test_tensor_parallel_two_equals_the_reference(
+    kind: str, served_by_two: Served, reference: Reference, painter: Painter
+) -> None:
+    prompt = prompt_of(kind, painter)
+    found = torch.tensor(served_by_two.distributions(prompt, reference.vocabulary))
+    assert (found - reference.distributions(prompt)).abs().max().item() < BOUND
+    assert served_by_two.generate(prompt, 12).ids == reference.greedy(prompt, 12)
+
+
 @pytest.mark.parametrize("kind", ("text", "pictures", "clip"))
 def test_greedy_tokens_equal_the_reference(kind: str, served: Served, reference: Reference, painter: Painter) -> None:
     prompt = prompt_of(kind, painter)
