@@ -93,3 +93,11 @@ def test_another_plugin_in_the_same_place_is_named(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="somebody"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         register()
+
+
+def test_a_status_that_fails_says_so_and_ends_no_server(hooks: Any, keye: Any) -> None:
+    answer = SimpleNamespace(internal_state={})
+    keye.token_to_kv_pool = None
+    hooks.add_status(answer, SimpleNamespace(tp_worker=SimpleNamespace(model_runner=keye)))
+    assert answer.internal_state["keyeloop"]["sparse"] is False
+    assert "attn_backend" in answer.internal_state["keyeloop"]["problem"]

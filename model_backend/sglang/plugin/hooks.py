@@ -74,9 +74,13 @@ def add_status(answer: Any, scheduler: Any, *_: Any) -> None:
     runner = scheduler.tp_worker.model_runner
     if not _is_keye(runner):
         return
-    from keyeloop.model_backend.sglang.plugin.status import status_of
+    try:
+        from keyeloop.model_backend.sglang.plugin.status import status_of
 
-    answer.internal_state["keyeloop"] = status_of(runner)
+        told = status_of(runner)
+    except Exception as problem:  # SGLang ends a server whose status fails; this one may still compute rightly
+        told = {"sparse": False, "problem": f"{type(problem).__name__}: {problem}"}
+    answer.internal_state["keyeloop"] = told
 
 
 def without_triton(_: bool, backend: str) -> bool | None:
