@@ -6,6 +6,7 @@ if not __name__.startswith("keyeloop."):
     )
 
 from keyeloop.sandbox.opening import availability, exec_async, open_sandbox, open_sandbox_async
+from keyeloop.sandbox.pool import SandboxPool
 from keyeloop.sandbox.protocol import Sandbox
 from keyeloop.sandbox.results import Artifact, Availability, Display, ExecError, ExecResult, Isolation
 from keyeloop.sandbox.spec import Limits, Mount, SandboxSpec
@@ -20,6 +21,7 @@ __all__ = [
     "Limits",
     "Mount",
     "Sandbox",
+    "SandboxPool",
     "SandboxSpec",
     "availability",
     "exec_async",
