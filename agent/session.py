@@ -129,6 +129,7 @@ class Session:
                 end(ending)
             finally:
                 await self._close(tool_context)
+                await asyncio.to_thread(journal.close)  # waits for the disk
 
     def _journal(self, run_id: str) -> Journal:
         return Journal.create(self.runs / run_id, self.clock) if self.past is None else self.past.journal

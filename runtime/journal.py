@@ -29,8 +29,8 @@ from keyeloop.runtime.media import MediaStore
 
 JOURNAL = "journal.jsonl"
 MEDIA = "media"
-AT_ONCE = (RunStart, QuestionAsked, RunEnded)
-"""Events that are on disk when :meth:`Journal.append` returns."""
+SYNCED = (RunStart, QuestionAsked, RequestSent, RunEnded)
+"""Events with which all that was written goes to the disk."""
 UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
 """Fields that may differ between two equal runs."""
 
@@ -41,10 +41,12 @@ class Journal:
     The file is locked while it is open: one process at a time writes a run.
     """
 
-    def __init__(self, folder: Path, clock: Clock, file: FileIO, next_seq: int) -> None:
+    def __init__(self, folder: Path, clock: Clock, file: FileIO, next_seq: int, new: bool = False) -> None:
         self.folder = folder
         self.media = MediaStore(folder / MEDIA)
         self._clock, self._file, self._next_seq = clock, file, next_seq
+        self._new = new
+        """The folder does not know the file for sure yet."""
         self._syncing: ThreadPoolExecutor | None = None
         self._synced: Future[None] | None = None
 
@@ -60,9 +62,8 @@ class Journal:
             raise JournalError(
                 f"a run cannot be recorded in {folder} ({error.strerror}): name another folder for runs"
             ) from error
-        _sync_folder(folder)
         _lock(file, folder)
-        return cls(folder, clock, file, 0)
+        return cls(folder, clock, file, 0, new=True)
 
     @classmethod
     def reopen(cls, folder: Path, clock: Clock) -> Journal:
@@ -89,9 +90,9 @@ class Journal:
     def append(self, event: Event) -> Event:
         """Number and date the event, write it, and return it so: a process that is killed loses no event.
 
-        Against a power cut a question's beginning and end are on disk when this returns; a step is once the next
-        request is on its way, so that the step in flight is all there is to lose. The disk is then waited for in a
-        thread: it does not hold up other runs.
+        Against a power cut the disk is waited for in a thread, which holds up no other run: a question's beginning, and
+        each step when the next request goes out, so that the step in flight is all there is to lose. All of it is on
+        disk when :meth:`close` returns.
 
         Raises JournalError where it cannot be written; what was written of it is taken back, so that the next line, if
         there is room for it, begins where it should.
@@ -115,24 +116,35 @@ class Journal:
         return stamped
 
     def close(self) -> None:
-        """Close the file; idempotent."""
+        """Wait until all of it is on disk, and close the file; idempotent.
+
+        Raises JournalError where the disk did not take it.
+        """
         if self._syncing is not None:
             self._syncing.shutdown()
             self._syncing = None
         self._file.close()
+        self._check_synced()
 
     def _sync(self, event: Event) -> None:
-        if isinstance(event, AT_ONCE):
-            os.fsync(self._file.fileno())
-        elif isinstance(event, RequestSent) and (self._synced is None or self._synced.done()):
-            if self._syncing is None:
-                self._syncing = ThreadPoolExecutor(1, thread_name_prefix="keyeloop-journal")
-            self._synced = self._syncing.submit(os.fsync, self._file.fileno())
+        waits = self._synced is not None and not self._synced.running() and not self._synced.done()
+        if waits or not isinstance(event, SYNCED):
+            return  # the one that waits will take this along
+        if self._syncing is None:
+            self._syncing = ThreadPoolExecutor(1, thread_name_prefix="keyeloop-journal")
+        self._synced = self._syncing.submit(self._to_disk)
+
+    def _to_disk(self) -> None:
+        os.fsync(self._file.fileno())
+        if self._new:
+            _sync_folder(self.folder)
+            self._new = False
 
     def _check_synced(self) -> None:
         """Raise JournalError where the disk did not take what was written before."""
         error = self._synced.exception() if self._synced is not None and self._synced.done() else None
         if isinstance(error, OSError):
+            self._synced = None  # told once: what comes next may find room
             raise JournalError(f"{self.folder / JOURNAL} could not be written: {error.strerror}") from error
 
     def __enter__(self) -> Journal:

@@ -15,8 +15,10 @@ from keyeloop.model_backend.sglang.serve.versions import PLUGIN
 
 AGENT_FLAGS = (
     "--tool-call-parser", "qwen25", "--reasoning-parser", "qwen3-thinking", "--enable-cache-report", "--sleep-on-idle",
+    "--incremental-streaming-output",
 )  # fmt: skip
-"""Calls in Hermes' form, thinking that the template opens, cached tokens in every usage, no core taken while idle."""
+"""Calls in Hermes' form, thinking that the template opens, cached tokens in every usage, no core taken while idle, each
+event of a stream with its own tokens and not with all before it."""
 GPU_FLAGS = ("--disable-prefill-cuda-graph",)
 """Decoding runs in CUDA graphs; those of prefill have no place for what the sparse backend is told."""
 CPU_FLAGS = ("--dtype", "float32", "--sampling-backend", "pytorch", "--disable-overlap-schedule")
