@@ -59,6 +59,7 @@ class BwrapWorker:
                 raise
         self.setup: dict[str, Any] = {
             "capture": [self._outputs[0], 2],
+            "own_pids": True,
             "rlimits": self._rlimits(spec),
             "site": [str(folder) for folder in plan.python.sites_inside],
         }

@@ -46,7 +46,8 @@ class Running(Protocol):
 
     pipe: FramePipe
     setup: dict[str, Any]
-    """What the engine adds to the worker's first message: ``capture``, ``rlimits``, ``site``."""
+    """What the engine adds to the worker's first message: ``capture``, ``rlimits``, ``site``, and ``own_pids`` where
+    its process namespace is its own: there, and only there, interrupted code takes all that it started along."""
 
     def confirm(self) -> Isolation:
         """Check from the host's side that the worker, now ready, is isolated. Raises SandboxError if it is not."""

@@ -35,6 +35,7 @@ class Worker:
         self._screen = Screen(self._limits["stdout_bytes"], self._limits["frame_bytes"] // 2)
         self._files = Files(config["outputs"], self._limits)
         self._pid = os.getpid()
+        self._own_pids = config.get("own_pids") is True
         self._running = False
         self._count = 0
         self._bound(config["rlimits"])
@@ -94,6 +95,8 @@ class Worker:
                 self._running = False
         except KeyboardInterrupt:
             status, error = "interrupted", None
+        if status == "interrupted":
+            self._end_others()
         found, refused = self._files.changed()
         (stdout, stderr), cut = self._capture.read(self._limits["stdout_bytes"])
         reply = {
@@ -115,6 +118,15 @@ class Worker:
     def _do_put(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
         self._files.write(request["path"], blob, request["append"])
         return {}, b""
+
+    def _end_others(self) -> None:
+        """Kill what interrupted code left running: a fork bomb would use up the processes of later executions."""
+        if not self._own_pids:
+            return
+        with contextlib.suppress(OSError):
+            os.kill(-1, signal.SIGKILL)  # all of the process namespace but its first and this one
+            while True:
+                os.waitpid(-1, 0)
 
     def _on_interrupt(self, *_: Any) -> None:
         if self._running:

@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from keyeloop.sandbox import SandboxSpec
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.bwrap_plan import Way
 from keyeloop.sandbox.session import WorkerSandbox
-from tests.sandbox.attacks import TRY, attacks
+from tests.sandbox.attacks import TELL, TRY, attacks
+from tests.sandbox.bombs import BOMBS, SMALL
 from tests.sandbox.engines import QUICK, Engine, plan
+from tests.sandbox.host_view import HostState
 
 pytestmark = pytest.mark.sandbox
 NAMES = tuple(attacks("/", 1, "x", 1))
-CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+FETCH_S = 3
+"""For ending a worker, and for looking through a folder full of files."""
 
 
 class Host:
@@ -35,7 +39,11 @@ class Host:
         self.abstract = socket.socket(socket.AF_UNIX)
         self.abstract.bind("\0" + self.abstract_name)
         self.abstract.listen()
+        self.canary = secrets.token_hex(16)
         self.victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+    def state(self) -> HostState:
+        return HostState.now(self.victim, [self.secret])
 
     @property
     def attacks(self) -> dict[str, str]:
@@ -52,17 +60,45 @@ class Host:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host = Host(tmp_path_factory.mktemp("host"))
+    os.environ["SOME_API_KEY"] = host.canary
     yield host
+    del os.environ["SOME_API_KEY"]
     host.close()
+
+
+@pytest.fixture(scope="module")
+def bombed(wall: Engine, host: Host) -> Iterator[WorkerSandbox]:
+    """One sandbox a module and wall that attacks may end, with bounds that are reached quickly."""
+    with wall.open(SMALL) as sandbox:
+        yield sandbox
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_attack_is_refused(walled: WorkerSandbox, host: Host, name: str) -> None:
-    before = CORE_PATTERN.read_bytes()
+    before = host.state()
     result = walled.exec(host.attacks[name])
+    before.require_same(host.state())
     assert (result.status, result.stdout, result.stderr) == ("ok", "held\n", "")
-    assert CORE_PATTERN.read_bytes() == before
-    assert host.victim.poll() is None
+    after = walled.exec("print('next')")
+    assert (after.status, after.stdout, after.state_lost) == ("ok", "next\n", False)
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_a_bomb_costs_at_most_the_state(bombed: WorkerSandbox, host: Host, name: str) -> None:
+    bomb = BOMBS[name]
+    bombed.exec("marker = 1")
+    before, begun_s = host.state(), time.monotonic()
+    result = bombed.exec(bomb.code)
+    took_s = time.monotonic() - begun_s
+    before.require_same(host.state())
+    assert result.status in bomb.endings, result
+    assert took_s < SMALL.wall_s + SMALL.interrupt_grace_s + FETCH_S
+    if bomb.most is not None and result.status == "ok":
+        assert int(result.stdout.split()[-1]) <= bomb.most
+    assert len(result.stdout) < 2 * SMALL.stdout_bytes and host.canary not in result.stdout + result.stderr
+    after = bombed.exec("print('marker' in globals())")
+    assert after.status == "ok", after
+    assert after.stdout == "True\n" or result.state_lost or after.state_lost
 
 
 @pytest.mark.parametrize("name", ["read the host", "reach a network", "touch other processes"])
@@ -73,16 +109,14 @@ def test_the_same_attack_succeeds_where_there_is_no_wall(host: Host, name: str) 
     assert run.stdout.strip() and "held" not in run.stdout
 
 
-def test_the_environment_of_the_host_is_nowhere(wall: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    canary = secrets.token_hex(16)
-    monkeypatch.setenv("SOME_API_KEY", canary)
+def test_the_environment_of_the_host_is_nowhere(wall: Engine, host: Host) -> None:
     look = (
         "import glob\nfor path in glob.glob('/proc/*/environ'):\n"
         "    attempt(path, lambda: print(open(path, 'rb').read()))\nprint(os.environ)"
     )
     with wall.open(env={"GIVEN": "yes"}) as sandbox:
         result = sandbox.exec(TRY + look)
-    assert canary not in result.stdout and "SOME_API_KEY" not in result.stdout
+    assert host.canary not in result.stdout and "SOME_API_KEY" not in result.stdout
     assert "'GIVEN': 'yes'" in result.stdout
 
 
@@ -110,6 +144,32 @@ def test_the_host_sees_an_ordinary_user_without_rights(walled: WorkerSandbox) ->
     assert any(fields["Name"].startswith("python") for fields in running)
     for fields in running:
         assert "0" not in fields["Uid"].split() and fields["Seccomp"].strip() == "2"
+
+
+def test_a_second_sandbox_sees_nothing_of_the_first(wall: Engine, walled: WorkerSandbox) -> None:
+    walled.put("mine.txt", b"of the first")
+    walled.exec(
+        "import os, socket, subprocess, time\n"
+        "open('/tmp/mine', 'w').write('x'); open('/dev/shm/mine', 'w').write('x')\n"
+        "named, abstract = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)\n"
+        "named.bind('/tmp/socket'); abstract.bind('\\0first'); named.listen(); abstract.listen()\n"
+        "child = subprocess.Popen(['sleep', '60'])"
+    )
+    look = """
+for path in ('/work/mine.txt', '/tmp/mine', '/dev/shm/mine'):
+    attempt(path, open, path)
+for name in ('/tmp/socket', chr(0) + 'first'):
+    attempt('a socket', socket.socket(socket.AF_UNIX).connect, name)
+commands = []
+for name in os.listdir('/proc'):
+    if name.isdigit():
+        attempt_read = open(f'/proc/{name}/cmdline', 'rb').read()
+        commands.append(attempt_read)
+want('processes', any(b'sleep' in command for command in commands), False)
+"""
+    with wall.open() as second:
+        assert second.exec(TRY + look + TELL).stdout == "held\n"
+    walled.exec("child.kill(); child.wait(); named.close(); abstract.close()")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has one uid for all")
