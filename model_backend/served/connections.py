@@ -6,8 +6,12 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import Any
+from urllib.request import getproxies
 
 import httpx
+
+from keyeloop.model_backend.served.lanes import Lanes
 
 KEPT_CONNECTIONS = 256
 """Idle ones that are kept at most; how many are open at a time is not limited."""
@@ -52,13 +56,18 @@ class Connections:
             self._kept.pop(loop, None)
 
     def _open(self) -> httpx.AsyncClient:
-        if self._tls and self._certificates is None:  # read once
-            self._certificates = httpx.create_ssl_context()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_S)
-        return httpx.AsyncClient(
-            verify=self._certificates or False,
-            timeout=self._patience,
-            limits=limits,
-            trust_env=self._proxies,
-            headers=HEADERS,
-        )
+        if self._certificates is None:  # read once, and only where they are needed
+            self._certificates = httpx.create_ssl_context(verify=self._tls)
+        options: dict[str, Any] = {"timeout": self._patience, "headers": HEADERS}
+        if self._proxies and getproxies():
+            limits = _limits(KEPT_CONNECTIONS)
+            return httpx.AsyncClient(verify=self._certificates, limits=limits, **options)
+        return httpx.AsyncClient(transport=Lanes(self._lane, KEPT_CONNECTIONS), trust_env=False, **options)
+
+    def _lane(self) -> httpx.AsyncHTTPTransport:
+        assert self._certificates is not None
+        return httpx.AsyncHTTPTransport(verify=self._certificates, limits=_limits(1), trust_env=False)
+
+
+def _limits(kept: int) -> httpx.Limits:
+    return httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEPT_S)
