@@ -74,11 +74,14 @@ def join(minutes: list[Path], hour: Path, times: int) -> None:
                 stream = source.streams.video[0]
                 assert stream.time_base is not None
                 written = written or target.add_stream_from_template(stream)
-                packets = [one for one in source.demux(stream) if one.dts is not None and one.pts is not None]
-                shift = max(round(number * MINUTE_S / stream.time_base), last + 1 - packets[0].dts)
-                for packet in packets:
-                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, written
-                    last = packet.dts
+                shift = None
+                for packet in source.demux(stream):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    if shift is None:
+                        shift = max(round(number * MINUTE_S / stream.time_base), last + 1 - packet.dts)
+                    last = packet.dts + shift
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, last, written
                     target.mux(packet)
 
 

@@ -81,7 +81,8 @@ class Serving:
 
     def stream(self, ids: Sequence[int], tokens: int, **body: Any) -> Asked:
         """A greedy reply, timed token by token."""
-        began_s, arrived_s, last = time.monotonic(), [], {}
+        began_s, last = time.monotonic(), dict[str, Any]()
+        arrived_s: list[float] = []
         sent = {**self._body(ids, tokens, body), "stream": True}
         with self.http.stream("POST", "/generate", json=sent) as reply:
             for line in reply.iter_lines():
