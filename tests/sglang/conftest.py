@@ -48,13 +48,13 @@ def served(sglang_here: None, store: MediaStore, tmp_path_factory: pytest.TempPa
     yield from serving(tmp_path_factory.mktemp("served") / "server.log", store)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served_fp8(sglang_here: None, store: MediaStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The same with the indexer's shipped number format."""
     yield from serving(tmp_path_factory.mktemp("served") / "fp8.log", store, {"KEYELOOP_INDEXER": "fp8"})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served_by_two(sglang_here: None, store: MediaStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The same with its weights and heads split over two processes."""
     cores = sorted(os.sched_getaffinity(0))
