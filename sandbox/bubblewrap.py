@@ -30,10 +30,10 @@ class Bubblewrap(WorkerSandbox):
         self._plan = plan
 
     @classmethod
-    def available(cls, python: Path | None = None) -> Availability:
+    def available(cls, spec: SandboxSpec | None = None) -> Availability:
         """Start one, attack it, and say whether it held. Found once per process and interpreter."""
         try:
-            choose_plan(SandboxSpec(python=python))
+            choose_plan(SandboxSpec(python=spec.python if spec else None))
         except InputError as error:
             return Availability(False, cls.engine, str(error), "name another Python (SandboxSpec.python)")
         except SandboxUnavailable as error:

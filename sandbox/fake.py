@@ -53,7 +53,7 @@ class FakeSandbox:
         return Isolation("fake", "none", 65534, False, False, False, "none", "none")
 
     @classmethod
-    def available(cls, python: Path | None = None) -> Availability:
+    def available(cls, spec: SandboxSpec | None = None) -> Availability:
         """Always."""
         return Availability(True, "fake", "", "")
 

@@ -7,13 +7,17 @@ from typing import Final
 
 from keyeloop.runtime.errors import ConfigError, SandboxUnavailable
 from keyeloop.sandbox.bubblewrap import Bubblewrap
+from keyeloop.sandbox.docker.engine import Docker
 from keyeloop.sandbox.protocol import Sandbox
 from keyeloop.sandbox.results import Availability, ExecResult
 from keyeloop.sandbox.session import WorkerSandbox
 from keyeloop.sandbox.spec import SandboxSpec
+from keyeloop.sandbox.unsafe_local import UnsafeLocal
 
-ENGINES: Final[tuple[type[WorkerSandbox], ...]] = (Bubblewrap,)
-"""In the order in which ``auto`` tries them."""
+ENGINES: Final[tuple[type[WorkerSandbox], ...]] = (Bubblewrap, Docker)
+"""In the order in which ``auto`` tries them. Each isolates."""
+BY_NAME_ONLY: Final[tuple[type[WorkerSandbox], ...]] = (UnsafeLocal,)
+"""Never taken by ``auto``."""
 
 
 def open_sandbox(spec: SandboxSpec | None = None, engine: str = "auto") -> Sandbox:
@@ -36,8 +40,12 @@ def open_sandbox(spec: SandboxSpec | None = None, engine: str = "auto") -> Sandb
 
 def availability(spec: SandboxSpec | None = None, engine: str = "auto") -> Availability:
     """Whether :func:`open_sandbox` would work, with the reason and remedy otherwise."""
-    found = [candidate.available((spec or SandboxSpec()).python) for candidate in _candidates(engine)]
-    return next((each for each in found if each.ok), found[0])
+    found = []
+    for candidate in _candidates(engine):
+        found.append(candidate.available(spec))
+        if found[-1].ok:
+            return found[-1]
+    return found[0]
 
 
 async def open_sandbox_async(spec: SandboxSpec | None = None, engine: str = "auto") -> Sandbox:
@@ -57,8 +65,9 @@ async def exec_async(sandbox: Sandbox, code: str, *, timeout_s: float | None = N
 def _candidates(engine: str) -> tuple[type[WorkerSandbox], ...]:
     if engine == "auto":
         return ENGINES
-    chosen = tuple(candidate for candidate in ENGINES if candidate.engine == engine)
+    named = (*ENGINES, *BY_NAME_ONLY)
+    chosen = tuple(candidate for candidate in named if candidate.engine == engine)
     if not chosen:
-        known = ", ".join(("auto", *(candidate.engine for candidate in ENGINES)))
+        known = ", ".join(("auto", *(candidate.engine for candidate in named)))
         raise ConfigError(f"there is no sandbox engine {engine!r}; the engines are {known}")
     return chosen

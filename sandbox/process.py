@@ -61,6 +61,7 @@ class Child:
         try:
             process = subprocess.Popen(command, env={}, cwd="/", start_new_session=True, **options)
             try:
+                self.pid = process.pid
                 self._pidfd = os.pidfd_open(process.pid)
             except OSError:
                 process.kill()

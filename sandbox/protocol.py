@@ -20,8 +20,8 @@ class Sandbox(Protocol):
         """What stands between the code and the host; known once started."""
 
     @classmethod
-    def available(cls, python: Path | None = None) -> Availability:
-        """Start one, attack it, and say whether it held. Found once per process and interpreter."""
+    def available(cls, spec: SandboxSpec | None = None) -> Availability:
+        """Start one of the spec's interpreter or image, attack it, and say whether it held. Found once per process."""
 
     def start(self) -> None:
         """Start the worker unless it runs. Raises SandboxUnavailable or SandboxError."""

@@ -44,7 +44,7 @@ class WorkerSandbox(ABC):
 
     @classmethod
     @abstractmethod
-    def available(cls, python: Path | None = None) -> Availability:
+    def available(cls, spec: SandboxSpec | None = None) -> Availability:
         """Start one, attack it, and say whether it held."""
 
     @abstractmethod

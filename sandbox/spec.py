@@ -107,6 +107,8 @@ class SandboxSpec:
     """Modules imported before the first execution; one that fails is left out."""
     python: Path | None = None
     """Interpreter that runs the code, as the host knows it; None takes the one that runs this program."""
+    image: str | None = None
+    """Docker image with a ``python3`` of 3.9 or newer; None takes the one of ``keyeloop sandbox build-image``."""
 
     def __post_init__(self) -> None:
         for name, value in self.env.items():

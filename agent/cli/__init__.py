@@ -16,6 +16,7 @@ from keyeloop.agent.cli.evaluate import evaluate
 from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
+from keyeloop.agent.cli.sandbox import sandbox
 from keyeloop.agent.cli.serve import serve
 from keyeloop.agent.cli.show import show
 from keyeloop.agent.cli.verify import verify
@@ -50,6 +51,7 @@ def build_app() -> typer.Typer:
     ):
         app.command(name)(command)
     app.command("serve", context_settings={"allow_extra_args": True})(serve)
+    app.add_typer(sandbox, name="sandbox")
     return app
 
 

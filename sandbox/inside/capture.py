@@ -31,17 +31,15 @@ class Capture:
         if not self._ours():
             self._streams = _open_streams()
             sys.stdin, sys.stdout, sys.stderr = self._streams
-        for file in self._outputs:  # last: streams of before, just dropped, may have had something left to write
-            if os.fstat(file).st_size:
-                os.ftruncate(file, 0)
+        self._empty()  # last: streams of before, just dropped, may have had something left to write
 
     def read(self, limit_bytes: int) -> tuple[list[str], bool]:
-        """Both outputs, at most ``limit_bytes`` each, and whether the middle of one was left out."""
+        """Take both outputs, at most ``limit_bytes`` each, and whether the middle of one was left out."""
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except Exception:
-                continue
+                self._streams = ()  # what it still holds must not come out in a later execution
         texts, cut = [], False
         for file in self._outputs:
             size = os.fstat(file).st_size
@@ -52,7 +50,13 @@ class Capture:
                 left_out = f"\n... {size - 2 * half} bytes left out ...\n".encode()
                 data = os.pread(file, half, 0) + left_out + os.pread(file, half, size - half)
             texts.append(data.decode("utf-8", "replace"))
+        self._empty()  # a worker that is killed before its next execution must not leave this as the output of that
         return texts, cut
+
+    def _empty(self) -> None:
+        for file in self._outputs:
+            if os.fstat(file).st_size:
+                os.ftruncate(file, 0)
 
     def _ours(self) -> bool:
         """Whether the streams are still those of the execution before, and open."""

@@ -58,7 +58,8 @@ def peek(path):
             raise OSError("empty")
 for path in {hidden!r}:
     if os.path.isdir(path):
-        done.append(path)
+        if os.access(path, os.R_OK) and os.listdir(path):
+            done.append(path)
     else:
         attempt(path, peek, path)
 """,

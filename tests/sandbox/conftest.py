@@ -8,16 +8,16 @@ import pytest
 
 from keyeloop.sandbox.bwrap_plan import Way
 from keyeloop.sandbox.session import WorkerSandbox
-from tests.sandbox.engines import ENGINES, WALLS, Engine, plan
+from tests.sandbox.engines import ENGINES, WALLS, Engine, marked, plan
 
 
-@pytest.fixture(scope="module", params=list(ENGINES))
+@pytest.fixture(scope="module", params=marked(ENGINES))
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine, the default way."""
     return ENGINES[request.param]()
 
 
-@pytest.fixture(scope="module", params=list(WALLS))
+@pytest.fixture(scope="module", params=marked(WALLS))
 def wall(request: pytest.FixtureRequest) -> Engine:
     """Each engine in each of its ways."""
     return WALLS[request.param]()

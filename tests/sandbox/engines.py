@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import pytest
 
+from keyeloop.runtime.errors import SandboxUnavailable
 from keyeloop.sandbox import Limits, SandboxSpec
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.bwrap_plan import BwrapPlan, Way, find_bwrap
+from keyeloop.sandbox.docker.engine import Docker, choose
 from keyeloop.sandbox.interpreter import interpreter
 from keyeloop.sandbox.session import WorkerSandbox
 
@@ -62,10 +64,25 @@ def bubblewrap_by(way: Way) -> Engine:
     return Engine(f"bubblewrap-{way}", partial(Bubblewrap, plan=plan(way)))
 
 
-ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {"bubblewrap": bubblewrap}
+def docker(runtime: str = "runc") -> Engine:
+    """Docker with one of the daemon's runtimes."""
+    try:
+        choose(SandboxSpec(), runtime)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    return Engine("docker", partial(Docker, runtime=runtime))
+
+
+ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {"bubblewrap": bubblewrap, "docker": docker}
 """By name; each skips where it cannot run."""
 WALLS: Final[Mapping[str, Callable[[], Engine]]] = {
     "bubblewrap-userns": partial(bubblewrap_by, "userns"),
     "bubblewrap-setpriv": partial(bubblewrap_by, "setpriv"),
+    "docker": docker,
 }
 """Every way to isolate, for attacks: an engine that starts in several ways has several."""
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """Parameters of a fixture; those that need a Docker daemon say so."""
+    return [pytest.param(name, marks=pytest.mark.docker if name.startswith("docker") else ()) for name in names]

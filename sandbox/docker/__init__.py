@@ -1,0 +1,1 @@
+"""Sandboxes in containers of a Docker daemon, by runc or gVisor's runsc."""

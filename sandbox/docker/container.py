@@ -1,0 +1,109 @@
+"""What is asked of the daemon for one sandbox: everything denied, little granted, all of it bounded."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import Any, Final
+
+from keyeloop.runtime.errors import SandboxUnavailable
+from keyeloop.sandbox.docker.daemon import Daemon
+from keyeloop.sandbox.docker.first import first_program
+from keyeloop.sandbox.docker.owner import labels
+from keyeloop.sandbox.seccomp import seccomp_program
+from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec
+
+FIRST_UID, UIDS = 200_000, 1 << 16
+"""Each container gets a uid of its own from this range."""
+FIRST_REMAPPED_UID, REMAPPED_UIDS = 10_000, 50_000
+"""A daemon that remaps users has fewer."""
+OVERHEAD_PIDS: Final = 1
+"""The first process, which is not the code's."""
+
+
+def fresh_uid(daemon: Daemon) -> int:
+    """A uid for one container; never 0, and nobody's on an ordinary host."""
+    first, count = (FIRST_REMAPPED_UID, REMAPPED_UIDS) if daemon.remaps_users else (FIRST_UID, UIDS)
+    return first + secrets.randbelow(count)
+
+
+def create(daemon: Daemon, image: str, runtime: str | None, uid: int, spec: SandboxSpec) -> str:
+    """Make a container that is not started yet; its id. Raises SandboxUnavailable where inputs cannot be mounted."""
+    if spec.mounts and not daemon.local:
+        raise SandboxUnavailable(
+            f"the Docker daemon at {daemon.address} does not see this machine's files; "
+            "send them with put(), or use a daemon behind a local socket"
+        )
+    limits = spec.limits
+    program = first_program(seccomp_program(daemon.machine), limits.stdout_bytes)
+    made = daemon.api.create_container(
+        image,
+        entrypoint=["python3", "-s", "-B", "-c", program],
+        command=[],
+        user=f"{uid}:{uid}",
+        hostname="sandbox",
+        working_dir=str(WORK),
+        environment=_environment(spec),
+        use_config_proxy=False,  # the client's proxies may hold passwords
+        labels=labels(),
+        stdin_open=True,
+        tty=False,
+        network_disabled=True,
+        host_config=daemon.api.create_host_config(**_host_config(daemon, runtime, uid, spec)),
+    )
+    return str(made["Id"])
+
+
+def _host_config(daemon: Daemon, runtime: str | None, uid: int, spec: SandboxSpec) -> dict[str, Any]:
+    from docker.types import LogConfig, Mount, Ulimit
+
+    limits = spec.limits
+    owned = f"uid={uid},gid={uid},nosuid,nodev"
+    config: dict[str, Any] = {
+        "auto_remove": True,
+        "network_mode": "none",
+        "ipc_mode": "private",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "pids_limit": limits.pids + OVERHEAD_PIDS,
+        "mem_limit": limits.memory_bytes,
+        "memswap_limit": limits.memory_bytes,
+        "nano_cpus": int(min(limits.cpus, daemon.cpus) * 1e9),
+        "shm_size": limits.tmp_bytes,
+        "init": False,
+        "log_config": LogConfig(type="none"),
+        "dns": ["127.0.0.1"],  # else the host's resolvers and domains are told
+        "dns_search": ["."],
+        "tmpfs": {
+            str(WORK): f"size={limits.work_bytes},mode=0700,{owned}",
+            str(OUTPUTS): f"size={limits.artifacts_total_bytes},mode=0700,{owned}",
+            "/tmp": f"size={limits.tmp_bytes},mode=0700,{owned}",
+            "/sys": "size=4k,mode=0555,ro",
+        },
+        "ulimits": [
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="nofile", soft=limits.nofile, hard=limits.nofile),
+        ],
+        "mounts": [
+            Mount(str(mount.inside), str(mount.source), type="bind", read_only=True, propagation="rprivate")
+            for mount in spec.mounts
+        ],
+    }
+    return config | ({"runtime": runtime} if runtime else {})
+
+
+def _environment(spec: SandboxSpec) -> dict[str, str]:
+    threads = str(math.ceil(spec.limits.cpus))
+    return {
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+        "LOGNAME": "sandbox",
+        "MPLBACKEND": "Agg",
+        "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",
+        "TMPDIR": "/tmp",
+        "USER": "sandbox",
+        **dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+        **spec.env,
+    }
