@@ -1,0 +1,164 @@
+"""Many executions in many sandboxes at once while processes are killed at random: one result a call, nothing left.
+
+``python -m tests.sandbox.soak`` runs 1,000 in 50 sandboxes on bubblewrap and prints what came of them;
+``--engine docker`` does so on another engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from keyeloop.sandbox import Limits, Sandbox, SandboxSpec, open_sandbox
+from keyeloop.sandbox.cgroup import find_cgroup_home
+from tests.sandbox.host_view import processes_of, wait_for
+from tests.sandbox.hostile_worker import open_files
+
+LIMITS: Final = Limits(wall_s=5, interrupt_grace_s=0.3, memory_bytes=256 << 20, pids=32)
+CODES: Final = (
+    ("print({token!r})", 5.0), ("print({token!r})\nx = [0] * 10_000", 5.0),
+    ("print({token!r})\nopen('/out/{token}', 'w').write('x' * 1000)", 5.0),
+    ("print({token!r})\nimport os\nif os.fork() == 0:\n    import time\n    time.sleep(60)\n    os._exit(0)", 5.0),
+    ("print({token!r}, flush=True)\nwhile True: pass", 0.1),
+    ("print({token!r}, flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)", 5.0),
+    ("print({token!r}, flush=True)\nimport os\nos._exit(3)", 5.0),
+    ("print({token!r})\nraise ValueError('no')", 5.0),
+)  # fmt: skip
+"""Code, and the seconds it is given; most end well."""
+_USUAL: Final = (8, 8, 4, 3, 1, 1, 1, 2)
+KILL_EVERY_S: Final = 0.3
+
+
+@dataclass
+class Tally:
+    """What came of all calls."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    states_lost: int = 0
+    kills: int = 0
+    uids: set[int] = field(default_factory=set)
+    """As the host saw them."""
+    wrong: list[str] = field(default_factory=list)
+    """Calls whose result was not theirs, or that had none."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process and machine hold on behalf of sandboxes."""
+
+    files: int
+    threads: int
+    groups: frozenset[Path]
+    temporary: frozenset[Path]
+
+    @classmethod
+    def now(cls) -> Held:
+        gc.collect()
+        folders = set(find_cgroup_home().folders.values())
+        groups = frozenset(path for folder in folders for path in folder.glob(f"keyeloop-{os.getpid()}-*"))
+        temporary = frozenset(Path(tempfile.gettempdir()).glob("keyeloop-probe-*"))
+        return cls(open_files(), threading.active_count(), groups, temporary)
+
+
+def soak(
+    opener: Callable[[SandboxSpec], Sandbox], sandboxes: int, executions: int, seed: int = 0, at_once: int = 8
+) -> Tally:
+    """Share ``executions`` among ``sandboxes``, ``at_once`` of them alive at a time."""
+    tally, guard = Tally(), threading.Lock()
+    alive: dict[int, int] = {}
+    """The host's uid of each sandbox that is in use."""
+    done = threading.Event()
+
+    def use(number: int) -> None:
+        dice = random.Random(seed * 1000 + number)
+        with opener(SandboxSpec(limits=LIMITS)) as sandbox:
+            for index in range(1, executions // sandboxes + 1):
+                with guard:
+                    alive[number] = sandbox.isolation.uid
+                    tally.uids.add(alive[number])
+                token = f"t{number}-{index}"
+                code, seconds = dice.choices(CODES, _USUAL)[0]
+                result = sandbox.exec(code.format(token=token), timeout_s=seconds)
+                with guard:
+                    tally.statuses[result.status] += 1
+                    tally.states_lost += result.state_lost
+                    mine = result.stdout == f"{token}\n" or (not result.stdout and result.status == "crashed")
+                    if result.index != index or not mine:
+                        tally.wrong.append(f"{token}: {result}")
+        with guard:
+            del alive[number]
+
+    def kill() -> None:
+        dice = random.Random(seed)
+        while not done.wait(KILL_EVERY_S):
+            with guard:
+                uids = sorted(set(alive.values()) - {os.geteuid()})
+            found = pids_of(dice.choice(uids)) if uids else []
+            if found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice(found), signal.SIGKILL)
+                    tally.kills += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(use, range(sandboxes)))
+    finally:
+        done.set()
+        killer.join()
+    return tally
+
+
+def pids_of(uid: int) -> list[int]:
+    """Live processes of a uid."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == uid:
+                found.append(int(folder.name))
+    return found
+
+
+def require_nothing_left(before: Held, tally: Tally) -> None:
+    """Fail, naming what has stayed, with two seconds for the kernel to let go."""
+    assert wait_for(lambda: Held.now().groups <= before.groups and Held.now().files <= before.files, 2), Held.now()
+    now = Held.now()
+    assert now.threads <= before.threads and now.temporary <= before.temporary, now
+    left = {uid: processes_of(uid) for uid in tally.uids - {os.geteuid()}}
+    assert not any(left.values()), left
+
+
+def main() -> None:
+    """Print what came of it; raises AssertionError for anything left behind."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--engine", default="bubblewrap")
+    options.add_argument("--sandboxes", type=int, default=50)
+    options.add_argument("--executions", type=int, default=1000)
+    options.add_argument("--seed", type=int, default=0)
+    chosen = options.parse_args()
+    open_sandbox(engine=chosen.engine).close()
+    before, begun_s = Held.now(), time.monotonic()
+    tally = soak(lambda spec: open_sandbox(spec, chosen.engine), chosen.sandboxes, chosen.executions, chosen.seed)
+    print(f"{chosen.engine}: {dict(tally.statuses)} in {time.monotonic() - begun_s:.0f} s")
+    print(f"state lost {tally.states_lost} times, {tally.kills} kills from outside, wrong results: {tally.wrong or 0}")
+    assert not tally.wrong and tally.statuses.total() == chosen.executions
+    require_nothing_left(before, tally)
+    print("nothing left: processes, control groups, temporary files, descriptors, threads")
+
+
+if __name__ == "__main__":
+    main()
