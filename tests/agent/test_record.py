@@ -112,6 +112,13 @@ async def test_the_stream_is_the_journal_and_the_pieces_of_replies(tmp_path: Pat
     assert heard[0] == Delta("reasoning", "both") and heard[-1].kind == "text"
 
 
+async def test_replies_may_come_whole_only(tmp_path: Path) -> None:
+    agent = Agent(ScriptedBackend(["both"]), tools=[add], runs=tmp_path)
+    events = [event async for event in agent.stream("What is 1 + 2?", deltas=False)]
+    (folder,) = tmp_path.iterdir()
+    assert events == list(read_journal(folder))
+
+
 async def hang(request: Request) -> str:
     await asyncio.sleep(600)
     return "never"
@@ -126,13 +133,6 @@ async def until(stream: AsyncIterator[StreamEvent], kind: str) -> None:
 @pytest.mark.parametrize(
     ("script", "at"), [([hang], "request"), ([call("wait_for", seconds=600)], "tool_call")], ids=["asking", "in a tool"]
 )
-async def test_replies_may_come_whole_only(tmp_path: Path) -> None:
-    agent = Agent(ScriptedBackend(["both"]), tools=[add], runs=tmp_path)
-    events = [event async for event in agent.stream("What is 1 + 2?", deltas=False)]
-    (folder,) = tmp_path.iterdir()
-    assert events == list(read_journal(folder))
-
-
 async def test_closing_the_stream_interrupts_the_run(tmp_path: Path, script: list[Script], at: str) -> None:
     stream = Agent(ScriptedBackend(script), TOOLS, runs=tmp_path).stream("?")
     await until(stream, at)
