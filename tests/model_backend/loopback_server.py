@@ -95,6 +95,7 @@ class LoopbackServer:
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listening: asyncio.Server | None = None
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._player = plays if callable(plays) else None
         self._plays = iter(()) if callable(plays) else iter(plays)
         self._models = models
@@ -112,12 +113,20 @@ class LoopbackServer:
     async def listen(self) -> None:
         """Take connections at the port."""
         self._loop = asyncio.get_running_loop()
-        self._listening = await asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=128)
+        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=128)
 
     def refuse(self) -> None:
         """Listen no more, in the server's own thread: what connects is refused, what is being answered is not cut."""
         assert self._listening is not None
         self._listening.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections[writer] = asyncio.create_task(self.serve(reader, writer))
+
+    def hang_up(self) -> None:
+        """End every connection, also one whose request was never read."""
+        for writer in self._connections:
+            writer.transport.abort()
 
     def reopen(self) -> None:
         """Listen again, from another thread."""
@@ -203,6 +212,8 @@ def loopback(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        server.hang_up()
+        await asyncio.sleep(0.01)  # transports close in the loop's next turns
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
     thread.start()

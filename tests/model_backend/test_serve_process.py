@@ -21,10 +21,11 @@ STUBBORN = Path(__file__).with_name("stubborn_server.py")
 ENDS_WITHIN_S = 120.0
 """On a machine that others keep busy."""
 LAUNCHER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from keyeloop.model_backend.sglang.serve.process import ServerProcess
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
 folder = Path(sys.argv[1])
 with ServerProcess([sys.executable, *sys.argv[2:]], dict(os.environ), folder / "log", grace_s=0.2):
     time.sleep(600)
