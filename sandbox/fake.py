@@ -14,7 +14,7 @@ from typing import Self
 from keyeloop.runtime.errors import InputError, SandboxError
 from keyeloop.sandbox.artifacts import mime_of
 from keyeloop.sandbox.results import Artifact, Availability, Display, ExecError, ExecResult, Isolation, Status
-from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec
+from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec, path_inside
 
 Outcome = str | ExecError | ExecResult
 """What an execution printed, what it raised, or all that it did."""
@@ -41,7 +41,7 @@ class FakeSandbox:
         self.executed: list[str] = []
         self.timeouts_s: list[float | None] = []
         """``timeout_s`` of each execution."""
-        self.files = {str(_inside(path)): data for path, data in (files or {}).items()}
+        self.files = {str(path_inside(path)): data for path, data in (files or {}).items()}
         self.started = self.closed = False
         self.interrupts = self.resets = 0
         self._results = results if callable(results) else tuple(results)
@@ -76,10 +76,10 @@ class FakeSandbox:
             artifacts = result.artifacts or (self.artifacts() if index == 1 else ())
             return replace(result, artifacts=artifacts, index=index, wall_s=result.wall_s or time.monotonic() - began_s)
 
-    def put(self, path: str, data: bytes | Path) -> None:
+    def put(self, path: str, data: bytes | Path, *, read_only: bool = False) -> None:
         """Keep a file of ``/work``."""
         self._require_open()
-        target = _inside(path)
+        target = path_inside(path)
         if not target.is_relative_to(WORK):
             raise InputError(f"cannot put {path!r}: files go below {WORK}")
         self.files[str(target)] = data if isinstance(data, bytes) else data.read_bytes()
@@ -88,7 +88,7 @@ class FakeSandbox:
         """The bytes of a file that was put or prepared."""
         self._require_open()
         limit_bytes = self.spec.limits.artifact_bytes if max_bytes is None else max_bytes
-        data = self.files.get(str(_inside(path)))
+        data = self.files.get(str(path_inside(path)))
         if data is None:
             raise InputError(f"{path} in the sandbox: No such file or directory")
         if len(data) > limit_bytes:
@@ -156,11 +156,3 @@ def executed(
 
 def _result(made: str | ExecError) -> ExecResult:
     return executed(made) if isinstance(made, str) else executed(status="error", error=made)
-
-
-def _inside(path: str) -> PurePosixPath:
-    """An absolute path inside the sandbox."""
-    whole = WORK / path
-    if not path or "\0" in path or ".." in whole.parts:
-        raise InputError(f"{path!r} is not a path in the sandbox")
-    return whole

@@ -32,8 +32,12 @@ class Sandbox(Protocol):
         Never raises for what the code did. A worker that is gone is replaced, which ``state_lost`` tells.
         """
 
-    def put(self, path: str, data: bytes | Path) -> None:
-        """Write a file into ``/work``; ``path`` is relative to it. Raises InputError for a path outside."""
+    def put(self, path: str, data: bytes | Path, *, read_only: bool = False) -> None:
+        """Write a file into ``/work``; ``path`` is relative to it. Raises InputError for a path outside.
+
+        A ``read_only`` one is a copy that code cannot change by accident; every later worker is given it again, until
+        :meth:`reset`.
+        """
 
     def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """The bytes of a regular file, relative to ``/work`` or absolute. Raises InputError if absent or larger."""

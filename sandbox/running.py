@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.results import Isolation
+from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec
 
 BOOT: Final = """
 import json, os, sys, types
@@ -39,6 +40,19 @@ def program() -> bytes:
     modules += [(f"inside.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
     text = json.dumps(modules).encode()
     return len(text).to_bytes(4, "big") + text
+
+
+def greeting(spec: SandboxSpec, setup: dict[str, Any]) -> dict[str, Any]:
+    """The worker's first message; ``setup`` is what the engine adds."""
+    names = ("stdout_bytes", "frame_bytes", "artifact_count", "artifact_bytes")
+    return {
+        "limits": {name: getattr(spec.limits, name) for name in names},
+        "preimport": list(spec.preimport),
+        "work": str(WORK),
+        "outputs": str(OUTPUTS),
+        "links": {mount.inside.name: str(mount.inside) for mount in spec.mounts},
+        **setup,
+    }
 
 
 class Running(Protocol):

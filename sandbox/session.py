@@ -15,8 +15,8 @@ from keyeloop.sandbox.artifacts import KeptArtifacts
 from keyeloop.sandbox.frames import PipeBroken, PipeClosed, PipeTimeout
 from keyeloop.sandbox.replies import ExecReply, parse_exec, take_int
 from keyeloop.sandbox.results import Artifact, Availability, ExecResult, Isolation, Status
-from keyeloop.sandbox.running import Running, program
-from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec
+from keyeloop.sandbox.running import Running, greeting, program
+from keyeloop.sandbox.spec import WORK, SandboxSpec, path_inside
 
 START_S: Final = 20.0
 FILES_S: Final = 20.0
@@ -40,6 +40,10 @@ class WorkerSandbox(ABC):
         self._request = 0
         self._begun_s = 0.0
         self._nothing_to_lose = True
+        self._untold = False
+        """Whether state was lost that no result has told of."""
+        self._given: dict[PurePosixPath, bytes | Path] = {}
+        """Read-only files, for every worker anew."""
         self._closed = False
 
     @classmethod
@@ -66,7 +70,8 @@ class WorkerSandbox(ABC):
     def exec(self, code: str, *, timeout_s: float | None = None) -> ExecResult:
         """Run ``code``; see :class:`~keyeloop.sandbox.protocol.Sandbox`."""
         with self._lock:
-            lost = self._revive()
+            self._revive()
+            lost, self._untold = self._untold, False
             running = self._running
             assert running is not None
             self._index += 1
@@ -84,22 +89,22 @@ class WorkerSandbox(ABC):
             running.expire(min(self._begun_s + self.spec.limits.session_s, now_s + self.spec.limits.idle_s))
             return result
 
-    def put(self, path: str, data: bytes | Path) -> None:
+    def put(self, path: str, data: bytes | Path, *, read_only: bool = False) -> None:
         """Write a file into ``/work``."""
-        target = _inside(path)
+        target = path_inside(path)
         if not target.is_relative_to(WORK):
             raise InputError(f"cannot put {path!r}: files go below {WORK}")
-        content = data if isinstance(data, bytes) else data.read_bytes()
         with self._lock:
             self._revive()
-            self._nothing_to_lose = False
-            for start in range(0, max(len(content), 1), PIECE_BYTES):
-                piece = content[start : start + PIECE_BYTES]
-                self._ask({"op": "put", "path": str(target), "append": start > 0}, piece, time.monotonic() + FILES_S)
+            self._send(target, data, read_only)
+            if read_only:
+                self._given[target] = data
+            else:
+                self._nothing_to_lose = False
 
     def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """The bytes of a file."""
-        source = _inside(path)
+        source = path_inside(path)
         limit_bytes = self.spec.limits.artifact_bytes if max_bytes is None else max_bytes
         with self._lock:
             kept = self._kept.find(source)
@@ -125,7 +130,8 @@ class WorkerSandbox(ABC):
         with self._lock:
             self._end()
             self._kept.clear()
-            self._nothing_to_lose = True
+            self._nothing_to_lose, self._untold = True, False
+            self._given.clear()
             self._revive()
 
     def close(self) -> None:
@@ -144,12 +150,12 @@ class WorkerSandbox(ABC):
     ) -> None:
         self.close()
 
-    def _revive(self) -> bool:
-        """Have a live worker; whether an earlier one's state was lost without anybody having been told."""
+    def _revive(self) -> None:
+        """Have a live worker, with the files that every one is given."""
         if self._closed:
             raise SandboxError("the sandbox is closed: open another one")
         if self._running is not None and not self._running.exited():
-            return False
+            return
         self._end()
         running = self._launch()
         self._running = running
@@ -161,23 +167,15 @@ class WorkerSandbox(ABC):
             raise
         self._begun_s = time.monotonic()
         running.expire(self._begun_s + min(self.spec.limits.session_s, self.spec.limits.idle_s))
-        lost, self._nothing_to_lose = not self._nothing_to_lose, True
-        return lost
+        self._untold, self._nothing_to_lose = self._untold or not self._nothing_to_lose, True
+        for target, data in self._given.items():
+            self._send(target, data, read_only=True)
 
     def _greet(self, running: Running) -> None:
-        limits = self.spec.limits
-        names = ("stdout_bytes", "frame_bytes", "artifact_count", "artifact_bytes")
-        config = {
-            "limits": {name: getattr(limits, name) for name in names},
-            "preimport": list(self.spec.preimport),
-            "work": str(WORK),
-            "outputs": str(OUTPUTS),
-            **running.setup,
-        }
         deadline_s = time.monotonic() + START_S
         try:
             running.pipe.send_raw(program(), deadline_s)
-            running.pipe.send(config, b"", deadline_s)
+            running.pipe.send(greeting(self.spec, running.setup), b"", deadline_s)
             header, _ = running.pipe.receive(deadline_s)
         except SandboxError as error:
             said = " ".join(running.leftovers(2000)).strip() or str(error)
@@ -242,6 +240,14 @@ class WorkerSandbox(ABC):
             raise PipeClosed("the worker could not answer")
         return parse_exec(header, blob), timed_out
 
+    def _send(self, target: PurePosixPath, data: bytes | Path, read_only: bool) -> None:
+        content = data if isinstance(data, bytes) else data.read_bytes()
+        for start in range(0, max(len(content), 1), PIECE_BYTES):
+            piece = content[start : start + PIECE_BYTES]
+            last = start + PIECE_BYTES >= len(content)
+            request = {"op": "put", "path": str(target), "append": start > 0, "seal": read_only and last}
+            self._ask(request, piece, time.monotonic() + FILES_S)
+
     def _read(self, source: PurePosixPath, limit_bytes: int, deadline_s: float) -> bytes:
         data = bytearray()
         while True:
@@ -286,11 +292,3 @@ class WorkerSandbox(ABC):
         if self._finalizer is not None:
             self._finalizer.detach()
             self._finalizer = None
-
-
-def _inside(path: str) -> PurePosixPath:
-    """An absolute path inside the sandbox."""
-    whole = WORK / path
-    if not path or "\0" in path or ".." in whole.parts:
-        raise InputError(f"{path!r} is not a path in the sandbox")
-    return whole

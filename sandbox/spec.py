@@ -116,3 +116,11 @@ class SandboxSpec:
                 raise ConfigError(
                     f"sandbox variable {name!r} cannot be set: it is no plain name, or the loader reads it"
                 )
+
+
+def path_inside(path: str) -> PurePosixPath:
+    """An absolute path inside; a relative one begins at ``/work``. Raises InputError for one that cannot be."""
+    whole = WORK / path
+    if not path or "\0" in path or ".." in whole.parts:
+        raise InputError(f"{path!r} is not a path in the sandbox")
+    return whole

@@ -73,16 +73,27 @@ class Files:
         finally:
             os.close(file)
 
-    def write(self, path: str, data: bytes, append: bool) -> None:
-        """Write a file, making its folders."""
+    def write(self, path: str, data: bytes, append: bool, seal: bool = False) -> None:
+        """Write a file, making its folders; ``seal`` takes the right to write away once this is done."""
         folder, name = self._folder(path, make=True)
         try:
+            if not append:
+                self._unseal(name, folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
             file = os.open(name, flags, 0o644, dir_fd=folder)
         finally:
             os.close(folder)
         with os.fdopen(file, "wb") as stream:
             stream.write(data)
+            if seal:
+                os.fchmod(file, 0o444)
+
+    def _unseal(self, name: str, folder: int) -> None:
+        """Make way for a new file of this name where the old one was sealed."""
+        with contextlib.suppress(OSError):
+            about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(about.st_mode) and not about.st_mode & stat.S_IWUSR:
+                os.unlink(name, dir_fd=folder)
 
     def _folder(self, path: str, make: bool) -> tuple[int, str]:
         """The folder of an absolute path, opened step by step, and the name in it."""
