@@ -55,6 +55,7 @@ class TokenEstimate:
         self._text_scale = self._visual_scale = 1.0
         self._offsets: OrderedDict[Task, float] = OrderedDict()
         self._sizes: Remembered[_Size] = Remembered(KEPT_SIZES)
+        self._wholes: Remembered[_Size] = Remembered(KEPT_TASKS)
         self._lock = threading.Lock()
 
     def count(self, request: Request) -> Usage:
@@ -86,6 +87,9 @@ class TokenEstimate:
         return size.text * self._text_scale + size.visual * self._visual_scale
 
     def _size(self, request: Request) -> _Size:
+        return self._wholes.get((request.messages, request.tools), lambda: self._sum(request))
+
+    def _sum(self, request: Request) -> _Size:
         text = self._sizes.get((request.tools,), lambda: _tools_size(request.tools)).text
         visual = 0.0
         for message in request.messages:

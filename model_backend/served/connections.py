@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from urllib.request import getproxies
 
 import httpx
@@ -21,24 +20,27 @@ HEADERS = {"User-Agent": "keyeloop", "Accept-Encoding": "identity"}
 
 
 class Connections:
-    """An HTTP client for every event loop that asks for one; it is closed with its loop, or by :meth:`close`."""
+    """The way to one server, for every event loop its own; it is closed with its loop, or by :meth:`close`."""
 
     def __init__(self, *, tls: bool, proxies: bool, connect_s: float, read_s: float) -> None:
         """``proxies``: the environment may name one."""
         self._tls, self._proxies = tls, proxies
-        self._patience = httpx.Timeout(read_s, connect=connect_s)
+        self._extensions = {"timeout": httpx.Timeout(read_s, connect=connect_s).as_dict()}
         self._certificates: ssl.SSLContext | None = None
-        self._kept: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None]]] = {}
+        self._kept: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncBaseTransport, AsyncGenerator[None]]] = {}
 
-    async def client(self) -> httpx.AsyncClient:
-        """The client of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._kept:
-            client = self._open()
-            holding = self._hold(loop, client)
-            self._kept[loop] = client, holding
-            await anext(holding)
-        return self._kept[loop][0]
+    @asynccontextmanager
+    async def answered(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> AsyncIterator[httpx.Response]:
+        """The response to a request, its body still to be read. Raises httpx.TransportError."""
+        content = body or None
+        request = httpx.Request(method, url, headers={**HEADERS, **headers}, content=content, extensions=self._extensions)
+        response = await (await self._transport()).handle_async_request(request)
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     async def close(self) -> None:
         """Close those of the running event loop; idempotent."""
@@ -47,26 +49,48 @@ class Connections:
             with suppress(RuntimeError):  # a request is being made: its end is the loop's
                 await kept[1].aclose()
 
-    async def _hold(self, loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient) -> AsyncGenerator[None]:
+    async def _transport(self) -> httpx.AsyncBaseTransport:
+        loop = asyncio.get_running_loop()
+        if loop not in self._kept:
+            transport = self._open()
+            holding = self._hold(loop, transport)
+            self._kept[loop] = transport, holding
+            await anext(holding)
+        return self._kept[loop][0]
+
+    async def _hold(self, loop: asyncio.AbstractEventLoop, transport: httpx.AsyncBaseTransport) -> AsyncGenerator[None]:
         """Suspended until the loop shuts its generators down, which is where its connections have to be closed."""
         try:
-            async with client:
-                yield
+            yield
         finally:
             self._kept.pop(loop, None)
+            await transport.aclose()
 
-    def _open(self) -> httpx.AsyncClient:
+    def _open(self) -> httpx.AsyncBaseTransport:
         if self._certificates is None:  # read once, and only where they are needed
             self._certificates = httpx.create_ssl_context(verify=self._tls)
-        options: dict[str, Any] = {"timeout": self._patience, "headers": HEADERS}
         if self._proxies and getproxies():
-            limits = _limits(KEPT_CONNECTIONS)
-            return httpx.AsyncClient(verify=self._certificates, limits=limits, **options)
-        return httpx.AsyncClient(transport=Lanes(self._lane, KEPT_CONNECTIONS), trust_env=False, **options)
+            return Proxied(httpx.AsyncClient(verify=self._certificates, limits=_limits(KEPT_CONNECTIONS)))
+        return Lanes(self._lane, KEPT_CONNECTIONS)
 
     def _lane(self) -> httpx.AsyncHTTPTransport:
         assert self._certificates is not None
         return httpx.AsyncHTTPTransport(verify=self._certificates, limits=_limits(1), trust_env=False)
+
+
+class Proxied(httpx.AsyncBaseTransport):
+    """Leaves to httpx's client which proxy of the environment a request goes through."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it; no redirect is followed."""
+        return await self._client.send(request, stream=True)
+
+    async def aclose(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
 
 
 def _limits(kept: int) -> httpx.Limits:

@@ -200,8 +200,7 @@ class Sender:
             headers["Authorization"] = f"Bearer {self._key}"
         if body:
             headers |= {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        client = await self._connections.client()
-        async with client.stream(method, url, headers=headers, content=body or None) as response:
+        async with self._connections.answered(method, url, headers, body) as response:
             if not response.is_success:
                 told = (await whole(response.aiter_bytes(), self.where, self._kind)).decode("utf-8", "replace")
                 raise refusal(self.where, response.status_code, told, response.headers, retried)
