@@ -44,6 +44,7 @@ from keyeloop.tools.base import Tool, ToolContext
 
 RESULT = Path(__file__).resolve().parent / "results" / "client_overhead.json"
 RUNS_AT_ONCE, WIDTH, HEIGHT = 64, 1280, 720
+LIBRARIES = ("httpx", "httpcore", "sniffio", "pydantic")
 GOALS = {"text_cpu_ms": 3.0, "frames_cpu_ms": 8.0, "concurrent_s": 5.0}
 SYSTEM = "You answer questions about videos. Look before you answer, and cite the frame that shows it."
 QUESTION = "What number is on the board at 83 s?"
@@ -229,7 +230,7 @@ def main() -> int:
         "checks": checks,
         "repeats": options.repeats,
         "machine": {"processor": cpu_name(), "cores": os.cpu_count(), "load_before": round(load_before, 2)},
-        "versions": {"python": platform.python_version(), "httpx": version("httpx"), "pydantic": version("pydantic")},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "date": datetime.now(UTC).date().isoformat(),
     }
     print(f"{'':22}{'bare':>12}{'keyeloop':>12}{'ratio':>8}{'goal':>8}")

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
+
 from keyeloop.model_backend.served.sending import Sender, Timeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
@@ -104,3 +106,18 @@ def test_event_loops_have_their_own_and_take_them_along() -> None:
             assert asyncio.run(asking.get("/x")) == b"{}"
             gc.collect()  # a connection that was left open would warn here
         assert server.connections == 3 and not asking._connections._kept
+
+
+@pytest.mark.parametrize("loopback", [False, True])
+async def test_a_proxy_of_the_environment_is_asked_for_other_machines_only(
+    loopback: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with keeping() as proxy, keeping() as server:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        asking = Sender(f"http://127.0.0.1:{server.port}", None, Timeouts(5, 5, 20), 3, loopback=loopback)
+        assert [await asking.get("/x") for _ in range(3)] == [b"{}"] * 3
+        assert (proxy.requests, server.requests) == ((0, 3) if loopback else (3, 0))
+        assert proxy.connections + server.connections == 1
+        await asking.close()
