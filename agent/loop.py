@@ -101,6 +101,9 @@ class Loop:
             for call in calls:
                 problem = refusals[call.id]
                 self._returned(Outcome(refused(call, problem)) if problem is not None else await anext(outcomes))
+        for incident in self._tool_context.incidents:
+            self._record(Noticed(turn=self._asker.turn, code="sandbox", text=incident))
+        self._tool_context.incidents.clear()
         if reply.malformed:
             quoted = [f"{broken.problem} in {clip(broken.text)!r}" for broken in reply.malformed]
             self._quote("malformed_call", f"this call could not be read: {'; '.join(quoted)}. Write it again.")
@@ -145,6 +148,7 @@ class Loop:
             )
         )
         self._context.append(Message("tool", result.parts, tool_call_id=result.call_id))
+        self._tool_context.remember(result.parts)
 
     def _conclude(self, reply: Reply) -> Ending | None:
         """The ending that a reply without calls makes; None when it is no answer."""

@@ -108,6 +108,7 @@ class Session:
                         record(Noticed(turn=1, code=UNLIKE_BOARDS, text=doubt))
                 else:
                     context = self._reopen(self.past, budget, record)
+                tool_context.remember(part for message in context.messages for part in message.parts)
                 dispatcher = Dispatcher(self.tools, tool_context)
                 visual = self.result_visual_tokens
                 loop = Loop(

@@ -1,8 +1,8 @@
 """Citations in an answer: read from its text, resolved to source, moment and box, checked against what was looked at.
 
-A citation stands in square brackets: ``[f1]``, ``[f1 310,200,640,460]`` (a box in thousandths of that view),
-``[video-1 83.0s]``, ``[video-1 83.0s 310,200,640,460]``, ``[image-1 310,200,640,460]`` and, where a run has one
-source, ``[1:23.5]`` or ``[83.0s]``. Several share a pair of brackets with a semicolon or a comma:
+A citation stands in square brackets: ``[f1]``, ``[z1]``, ``[p1]``, ``[f1 310,200,640,460]`` (a box in thousandths of
+that view), ``[video-1 83.0s]``, ``[video-1 83.0s 310,200,640,460]``, ``[image-1 310,200,640,460]`` and, where a run has
+one source, ``[1:23.5]`` or ``[83.0s]``. Several share a pair of brackets with a semicolon or a comma:
 ``[f1; f3 10,10,90,90]``, ``[f1, f2]``. ``[video-1 at 83.0s]``, ``[video-1, 83.0s]``, ``[F1]`` and ``[f1-f4]``, every
 view from one to the other, are read too, as models write them.
 """
@@ -28,7 +28,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = rf"(?:\d+:)?\d+:\d{{2}}(?:\.\d+)?|{_NUMBER}\s?s"
 _BOX = rf"{_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}"
 _ONE = re.compile(
-    rf"(?:(?P<handle>[fzFZ]\d+)(?:\s*(?:-|–|\.\.|to)\s*(?P<last>[fzFZ]?\d+))?(?:(?:,|\s+at)?\s+(?:{_TIME}))?|(?P<still>(?:image|video)-\d+)"
+    rf"(?:(?P<handle>[fzpFZP]\d+)(?:\s*(?:-|–|\.\.|to)\s*(?P<last>[fzpFZP]?\d+))?(?:(?:,|\s+at)?\s+(?:{_TIME}))?|(?P<still>(?:image|video)-\d+)"
     rf"|(?:(?P<source>[A-Za-z][\w.-]*)(?:,|\s+at)?\s+)?(?P<time>{_TIME})"
     rf"|(?P<named>[A-Za-z][\w.-]*)(?=\s+{_NUMBER}\s*,))"
     rf"(?:\s+(?:box\s+)?(?P<box>{_BOX}))?"
@@ -106,7 +106,7 @@ def _handles(first: str | None, last: str | None) -> list[str | None]:
     """The handle that is cited, or all of a range; none of a range that makes no sense."""
     if first is None or last is None:
         return [first and first.lower()]
-    kind, begin, end = first[0].lower(), int(first[1:]), int(last.lstrip("fzFZ"))
+    kind, begin, end = first[0].lower(), int(first[1:]), int(last.lstrip("fzpFZP"))
     same = last[0].isdigit() or last[0].lower() == kind
     if not same or not begin <= end < begin + MOST_OF_A_RANGE:
         return []

@@ -68,9 +68,9 @@ class View:
     """What one picture shows: a region of a source at a moment. The handle is the model's name for it."""
 
     handle: str
-    """``f1``, ``f2``, ... for frames, ``z1``, ``z2``, ... for crops; unique in a run."""
+    """``f1``, ``f2``, ... for frames, ``z1``, ... for crops, ``p1``, ... for what code drew; unique in a run."""
     source: str
-    """Name of the source, such as ``video-1``."""
+    """Name of the source, such as ``video-1``; ``plot-1`` for what code drew."""
     source_sha256: str
     time_s: float | None
     """Presentation time of the frame that is shown, in seconds; None for an image source."""

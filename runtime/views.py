@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Region, View
 
+PLOT = "plot-"
+"""How the names of sources begin that code drew."""
+
 
 class ViewBook:
-    """Mints handles (``f1`` for a frame, ``z1`` for a crop) and finds views again."""
+    """Mints handles (``f1`` for a frame, ``z1`` for a crop, ``p1`` for what code drew) and finds views again."""
 
     def __init__(self) -> None:
         self._views: dict[str, View] = {}
-        self._counts = {"f": 0, "z": 0}
+        self._counts = {"f": 0, "z": 0, "p": 0}
 
     def frame(self, source: str, source_sha256: str, time_s: float | None, region: Region) -> View:
         """A new view of a whole frame."""
@@ -24,6 +27,11 @@ class ViewBook:
         return self._add(
             View(self._mint("z"), parent.source, parent.source_sha256, parent.time_s, region, parent.handle)
         )
+
+    def plot(self, sha256: str, region: Region) -> View:
+        """A new view of a picture that code drew, stored under ``sha256``; it is a source of its own."""
+        handle = self._mint("p")
+        return self._add(View(handle, f"{PLOT}{handle[1:]}", sha256, None, region))
 
     def find(self, handle: str) -> View:
         """The view called ``handle``; ToolError names the known ones."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from keyeloop.runtime.clock import Clock, SystemClock
-from keyeloop.runtime.content import Part, ToolSpec
+from keyeloop.runtime.content import MediaRef, Part, ToolSpec, images_of
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
@@ -32,8 +32,16 @@ class ToolContext:
     """Folder that ``web_search`` has indexed."""
     state: dict[str, Any] = field(default_factory=dict)
     """Tools keep what lives as long as the run here (an open sandbox), by their own name."""
+    shown: dict[str, MediaRef] = field(default_factory=dict)
+    """Every picture that the model was shown, by its handle."""
+    incidents: list[str] = field(default_factory=list)
+    """What went wrong beneath a tool (a sandbox that died, say), for the record; the run takes them out."""
     deps: Any = field(default=None, repr=False)
     """What the caller handed to the run for its own tools (``Agent(..., deps=...)``); neither recorded nor sent."""
+
+    def remember(self, parts: Iterable[Part]) -> None:
+        """Note the pictures among ``parts``: the model has them before it now."""
+        self.shown.update((image.view.handle, image.media) for part in parts for image in images_of(part) if image.view)
 
 
 class Tool(Protocol):

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from keyeloop.runtime.content import Image, Part, Text, ToolSpec
-from keyeloop.runtime.errors import InputError, SandboxUnavailable, ToolError
+from keyeloop.runtime.errors import InputError, SandboxError, SandboxUnavailable, ToolError
 from keyeloop.runtime.picture import read_header
-from keyeloop.sandbox import Availability, Display, ExecResult, Sandbox, SandboxSpec, availability, open_sandbox
+from keyeloop.sandbox import (
+    Availability,
+    Display,
+    ExecResult,
+    Mount,
+    Sandbox,
+    SandboxPool,
+    SandboxSpec,
+    availability,
+    open_sandbox,
+)
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.python_seat import Seat
 from keyeloop.tools.results import shortened
 from keyeloop.tools.video.frames import close_decoder
-from keyeloop.tools.video.still import show_untrusted
+from keyeloop.tools.video.still import show_drawn
 
 MAX_TEXT_CHARS: Final = 8_000
 """Of what was printed or shown; the middle of more is left out."""
 MAX_ERROR_CHARS: Final = 1_000
 MAX_PICTURES: Final = 4
+MAX_NAMES: Final = 12
+"""Of files, told where code looked for one that is not there."""
 MAX_PICTURE_PIXELS: Final = 16_000_000
 OPENING_S: Final = 60.0
 """Allowed for the first call, on top of the code's own time."""
@@ -31,6 +44,14 @@ SPEC = ToolSpec(
     {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
 )
 """keye-tiny is trained on this exact schema: change it only with a new training."""
+SPEC_WITH_FILES = replace(
+    SPEC,
+    description=(
+        "Run Python code in a sandbox; print what you need. Where it starts it finds the inputs (video-1.mp4) and the "
+        "pictures you were shown (f1.jpg, z1.jpg), read-only. Variables are kept; figures come back as pictures."
+    ),
+)
+"""For models that were not trained on :data:`SPEC`."""
 
 _ENDED: Final = {
     "oom": "the code ran out of memory ({memory_mib} MiB)",
@@ -42,10 +63,11 @@ _ENDED: Final = {
 class Python:
     """``python(code)``: what the code printed and its last value as text, what it drew as pictures.
 
-    Variables live from call to call. Nothing runs outside a sandbox: without one every call is an error that says why.
+    Variables live from call to call. The run's inputs and the pictures that the model was shown are files where code
+    starts, read-only, under the names that the model knows (``video-1.mp4``, ``f1.jpg``). Nothing runs outside a
+    sandbox: without one every call is an error that says why.
     """
 
-    spec = SPEC
     in_order = SPEC.name
 
     def __init__(
@@ -54,11 +76,19 @@ class Python:
         engine: str = "auto",
         *,
         opener: Callable[[SandboxSpec, str], Sandbox] = open_sandbox,
+        pool: SandboxPool | None = None,
+        tell_files: bool = False,
     ) -> None:
-        """``opener`` starts a run's sandbox of this spec and engine, at the run's first call."""
-        self._sandbox = sandbox or SandboxSpec()
-        self._engine = engine
+        """``opener`` starts a run's sandbox of this spec and engine, at the run's first call.
+
+        A ``pool`` brings its own spec and engine, and gives its sandboxes to all runs but those with inputs that are
+        too large to be sent. ``tell_files`` describes the files to the model (:data:`SPEC_WITH_FILES`).
+        """
+        self.spec = SPEC_WITH_FILES if tell_files else SPEC
+        self._sandbox = sandbox or (pool.spec if pool else SandboxSpec())
+        self._engine = pool.engine if pool else engine
         self._opener = opener
+        self._pool = pool
 
     @property
     def timeout_s(self) -> float:
@@ -72,18 +102,25 @@ class Python:
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend."""
-        seat: _Seat = context.state.setdefault(SPEC.name, _Seat(lambda: self._opener(self._sandbox, self._engine)))
+        seat: Seat = context.state.setdefault(SPEC.name, Seat(self._open, context.inputs, context.media))
         code, stop = str(arguments["code"]), threading.Event()
         try:
-            result = await asyncio.to_thread(seat.exec, code, stop)
+            result = await asyncio.to_thread(seat.exec, code, stop, dict(context.shown))
+        except SandboxError as error:
+            context.incidents.append(f"python: the sandbox failed: {error}")
+            raise
         except SandboxUnavailable as error:
+            context.incidents.append(f"python: no sandbox: {error}")
             raise ToolError(f"python is not available here: {error}") from error
         except asyncio.CancelledError:
             stop.set()
             seat.interrupt()
             raise
+        if result.status not in ("ok", "error") or result.state_lost:
+            lost = "state lost" if result.state_lost else "state kept"
+            context.incidents.append(f"python: {result.status} in execution {result.index}; {lost}")
         if result.status != "ok":
-            raise ToolError(self._problem(result, code))
+            raise ToolError(self._problem(result, code, seat.files))
         return await _parts(result, context)
 
     async def close(self, context: ToolContext) -> None:
@@ -93,7 +130,12 @@ class Python:
         if seat is not None:
             await asyncio.to_thread(seat.close)
 
-    def _problem(self, result: ExecResult, code: str) -> str:
+    def _open(self, mounts: tuple[Mount, ...]) -> Sandbox:
+        if self._pool is not None and not mounts:
+            return self._pool.take()
+        return self._opener(replace(self._sandbox, mounts=(*self._sandbox.mounts, *mounts)), self._engine)
+
+    def _problem(self, result: ExecResult, code: str, files: Sequence[str]) -> str:
         limits = self._sandbox.limits
         kept = "variables and files of earlier calls are gone" if result.state_lost else "variables are kept"
         if result.status == "timeout":
@@ -102,41 +144,12 @@ class Python:
             text = f"{_ENDED[result.status].format(memory_mib=limits.memory_bytes >> 20)}; {kept}"
         else:
             text = _raised(result, code) + (f"; {kept}" if result.state_lost else "")
+        if result.error is not None and result.error.name == "FileNotFoundError" and files:
+            text += f"\nfiles here: {', '.join(files[:MAX_NAMES])}{', ...' if len(files) > MAX_NAMES else ''}"
         for what, output in (("printed before", result.stdout), ("standard error", result.stderr)):
             if output.strip():
                 text += f"\n{what}:\n{shortened(_trimmed(output), MAX_ERROR_CHARS)}"
         return text
-
-
-class _Seat:
-    """One run's sandbox, opened by the first call that gets the lock."""
-
-    def __init__(self, opener: Callable[[], Sandbox]) -> None:
-        self._opener = opener
-        self._lock = threading.Lock()
-        self._sandbox: Sandbox | None = None
-        self._closed = False
-
-    def exec(self, code: str, stop: threading.Event) -> ExecResult:
-        """Run ``code``, unless ``stop`` was set before its turn came: nobody waits for it any more."""
-        with self._lock:
-            if self._sandbox is None and not self._closed and not stop.is_set():
-                self._sandbox = self._opener()
-            if self._sandbox is None or self._closed or stop.is_set():
-                raise ToolError("the call was stopped before its code ran")
-            return self._sandbox.exec(code)
-
-    def interrupt(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.interrupt()
-
-    def close(self) -> None:
-        self._closed = True
-        if self._sandbox is not None:
-            self._sandbox.close()
-        with self._lock:
-            if self._sandbox is not None:
-                self._sandbox.close()
 
 
 async def _parts(result: ExecResult, context: ToolContext) -> tuple[Part, ...]:
@@ -148,6 +161,8 @@ async def _parts(result: ExecResult, context: ToolContext) -> tuple[Part, ...]:
     lines += [_trimmed(text) for text in shown]
     lines += [f"standard error:\n{_trimmed(result.stderr)}"] if result.stderr.strip() else []
     lines += [f"file /out/{artifact.path}: {artifact.mime}, {artifact.size} bytes" for artifact in result.artifacts]
+    handles = [picture.view.handle for picture in pictures if picture.view is not None]
+    lines += [f"drawn: {', '.join(handles)}"] if handles else []
     text = shortened("\n".join(line for line in (*lines, *left_out) if line), MAX_TEXT_CHARS)
     if not text and not pictures:
         text = "no output: print what you need"
@@ -167,7 +182,7 @@ async def _pictures(drawn: list[Display], context: ToolContext) -> tuple[list[Im
             header = read_header(data)
             if header.width * header.height > MAX_PICTURE_PIXELS:
                 raise InputError(f"{header.width}x{header.height} pixels are more than {MAX_PICTURE_PIXELS}")
-            pictures.append(await show_untrusted(data, shares))
+            pictures.append(await show_drawn(data, shares))
         except (InputError, ToolError) as error:
             left_out.append(f"picture left out: {error}")
     return pictures, left_out

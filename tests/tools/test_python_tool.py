@@ -99,13 +99,14 @@ async def test_pictures_come_at_the_models_size_and_within_the_budget(desk: Desk
         "import numpy as np\nnp.full((2000, 1000, 3), 128, np.uint8)"
     )
     text, red, grey = parts
-    assert text == Text("two") and isinstance(red, Image) and isinstance(grey, Image)
-    assert (red.media.width, red.media.height) == (84, 56) and red.view is None
+    assert text == Text("two\ndrawn: p1, p2")
+    assert isinstance(red, Image) and isinstance(grey, Image)
+    assert (red.media.width, red.media.height) == (84, 56) and red.view is not None and red.view.source == "plot-1"
     assert desk.context.media.pixels(red.media)[20, 20].tolist() in ([254, 0, 0], [255, 0, 0])
     assert grey.media.width * grey.media.height // 28**2 <= desk.context.visual_budget_tokens // 2
     many = await desk.parts("for n in range(6): display(Image.new('L', (40, 40)))")
     assert [type(part) for part in many] == [Text, Image, Image, Image, Image]
-    assert many[0] == Text("2 more pictures left out")
+    assert many[0] == Text("drawn: p3, p4, p5, p6\n2 more pictures left out")
     assert decoder_of(desk.context).pid is not None, "they were decoded in the guarded child"
 
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from keyeloop.runtime.content import Image, Video
 from keyeloop.runtime.errors import InputError, ToolError
-from keyeloop.runtime.evidence import Region, Source
+from keyeloop.runtime.evidence import Region, Source, View
+from keyeloop.runtime.views import PLOT
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Cut, Decoder
@@ -32,6 +33,15 @@ def close_decoder(context: ToolContext) -> None:
     decoder = context.state.pop(STATE_KEY, None)
     if isinstance(decoder, Decoder):
         decoder.close()
+
+
+def source_of(context: ToolContext, view: View) -> Source:
+    """What a view was cut from: a declared input, or a picture that code drew. Raises ToolError."""
+    if view.source in context.inputs or not view.source.startswith(PLOT):
+        return find_source(context, view.source)
+    whole = context.views.find(f"p{view.source.removeprefix(PLOT)}").region
+    path = str(context.media.path(view.source_sha256))
+    return Source(view.source, "image", view.source_sha256, path, round(whole.width), round(whole.height))
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from typing import Any
 
-from keyeloop.runtime.content import Image
+from keyeloop.runtime.content import Image, MediaRef
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import Pixels, read_header
@@ -65,6 +65,37 @@ async def show_untrusted(data: bytes, context: ToolContext) -> Image:
         except asyncio.CancelledError:
             decoder.stop()
             raise
+
+
+async def show_drawn(data: bytes, context: ToolContext) -> Image:
+    """As :func:`show_untrusted`, for a picture that code drew: kept whole too, so that it can be zoomed and cited.
+
+    Its view is a source of its own (``p1`` of ``plot-1``); the record of the call that shows it tells where it is from.
+    """
+    read_header(data)
+    decoder = decoder_of(context)
+    async with turn(context):
+        try:
+            shown, whole = await asyncio.to_thread(_stored_whole, data, context, decoder)
+        except Unusable as error:
+            raise ToolError(f"the picture {error}") from None
+        except asyncio.CancelledError:
+            decoder.stop()
+            raise
+        return Image(shown, context.views.plot(whole.sha256, Region(0, 0, whole.width, whole.height)))
+
+
+def _stored_whole(data: bytes, context: ToolContext, decoder: Decoder) -> tuple[MediaRef, MediaRef]:
+    """The picture at the model's size, and at its own."""
+    with tempfile.NamedTemporaryFile(prefix="keyeloop-picture-") as file:
+        file.write(data)
+        file.flush()
+        facts = decoder.probe(file.name)
+        size = fitting_size(facts.width, facts.height, context)
+        region = Region(0, 0, facts.width, facts.height)
+        (whole,) = decoder.cut(file.name, None, region, facts.width, facts.height)
+        (shown,) = decoder.cut(file.name, None, region, size.width, size.height)
+    return context.media.put_image(shown.pixels), context.media.put_image(whole.pixels)
 
 
 def _stored(data: bytes, context: ToolContext, decoder: Decoder) -> Image:

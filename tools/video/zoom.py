@@ -11,7 +11,7 @@ from keyeloop.runtime.content import Image, Part, Text, ToolSpec
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Box, Region, View
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.video.frames import close_decoder, cut, find_source, turn
+from keyeloop.tools.video.frames import close_decoder, cut, source_of, turn
 from keyeloop.tools.video.wording import zoom_text
 
 MIN_SIDE_PX = 8
@@ -51,7 +51,7 @@ class Zoom:
             parent = context.views.find(str(arguments["view"]))
             box = _box(arguments["box"])
             region = pixel_region(parent, box)
-            source = find_source(context, parent.source)
+            source = source_of(context, parent)
             try:
                 size = context.cost.image(round(region.width), round(region.height))
             except InputError as error:
