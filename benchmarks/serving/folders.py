@@ -48,7 +48,7 @@ def small() -> KeyeConfig:
     """A toy in the published proportions, with the published numbers of special tokens: served by a CPU in seconds."""
     return KeyeConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-        moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2, vocab_size=151936, rope_theta=1e7,
+        moe_intermediate_size=64, num_experts=8, num_experts_per_tok=2, vocab_size=151936, rope_theta=1e7,
         mrope_section=(4, 6, 6), max_position_embeddings=262144,
         indexer=IndexerConfig(num_heads=4, head_dim=32, topk=64),
         vision=VisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,

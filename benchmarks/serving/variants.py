@@ -57,14 +57,14 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=200)
     options.add_argument("--lengths", type=int, nargs="*", default=list(LENGTHS))
     options.add_argument("--speed-tokens", type=int, default=SPEED_TOKENS)
+    options.add_argument("--checkpoint", action="store_true", help="read the folder's weights; random ones otherwise")
     options.add_argument("--cpu", action="store_true")
     given = options.parse_args()
     record = Record(given.out / f"variant-{given.name}.json", given.seconds, flags=given.flags, model=given.model.name)
     flags = ["--context-length", "40960", "--cuda-graph-max-bs-decode", "4", *given.flags.split()]
     prompts: list[Row] = []
-    with serving(
-        "keye", given.model, record, given.out / f"variant-{given.name}.log", flags=flags, cpu=given.cpu
-    ) as up:
+    log = given.out / f"variant-{given.name}.log"
+    with serving("keye", given.model, record, log, flags=flags, cpu=given.cpu, dummy=not given.checkpoint) as up:
         info = up.info()
         record.put("start_s", round(up.start_s, 1))
         record.put("memory", {"used_mib": gpus("memory.used"), "server": info.get("memory_usage")})
