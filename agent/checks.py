@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
-DOCKER_SOCKET = Path("/var/run/docker.sock")
+from keyeloop.runtime.errors import SandboxError
+from keyeloop.sandbox.session import WorkerSandbox
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ def run_checks() -> Iterator[Check]:
         lambda: module("torch", "running keye-tiny here", "pip install 'keyeloop[local]'"),
         lambda: module("llguidance", "holding calls to their schema", "pip install 'keyeloop[local]'"),
         weights,
-        sandbox,
+        *sandboxes(),
         gpu,
         serving,
-        docker,
     ]
     for check in made:
         yield check()
@@ -80,14 +79,29 @@ def weights() -> Check:
     return Check("keye-tiny", "ok", f"{size / 1e6:.1f} MB of weights")
 
 
-def sandbox() -> Check:
-    """Whether model-written code can be isolated, by starting a sandbox and attacking it."""
-    from keyeloop.sandbox.bubblewrap import Bubblewrap
+def sandboxes() -> list[Callable[[], Check]]:
+    """A check for each engine that can isolate model-written code, and what to know of those that do not."""
+    from keyeloop.sandbox.opening import BY_NAME_ONLY, ENGINES
 
-    found = Bubblewrap.available()
-    if found.ok:
-        return Check("sandbox", "ok", f"{found.engine}: started, attacked, it held")
-    return Check("sandbox", "off", f"python is not offered: {found.reason}", found.remedy)
+    made: list[Callable[[], Check]] = [partial(sandbox, engine) for engine in ENGINES]
+    cure = "never chosen by itself; type its name in full for code that you trust"
+    return made + [partial(Check, f"sandbox: {each.engine}", "off", "isolates nothing", cure) for each in BY_NAME_ONLY]
+
+
+def sandbox(engine: type[WorkerSandbox]) -> Check:
+    """Whether one engine works, by starting a sandbox and attacking it, and what then stands around code."""
+    name = f"sandbox: {engine.engine}"
+    found = engine.available()
+    if not found.ok:
+        return Check(name, "off", found.reason, found.remedy)
+    try:
+        with engine() as opened:
+            about = opened.isolation
+    except SandboxError as error:
+        return Check(name, "off", f"started once, then no more: {_line(error)}", "try again")
+    kernel = "a kernel of its own" if about.boundary in ("gvisor", "vm") else "the host's kernel, filtered"
+    bounds = f"memory by {about.memory}, processes by {about.pids}"
+    return Check(name, "ok", f"five attacks refused; {about.boundary}: {kernel}; uid {about.uid}; {bounds}")
 
 
 def gpu() -> Check:
@@ -121,20 +135,6 @@ def serving() -> Check:
     return Check(
         "sglang", "ok", "; ".join([f"{installed.sglang} for keyeloop serve, torch {installed.torch}", *remarks])
     )
-
-
-def docker() -> Check:
-    """A Docker daemon that answers."""
-    cure = "optional: install Docker and let this user reach its daemon"
-    if "DOCKER_HOST" not in os.environ and not DOCKER_SOCKET.exists():
-        return Check("docker", "off", f"no daemon: {DOCKER_SOCKET} is not there", cure)
-    try:
-        client: Any = importlib.import_module("docker").from_env(timeout=5)
-        version = client.version()["Version"]
-        client.close()
-    except Exception as error:
-        return Check("docker", "off", f"no daemon answers: {_line(error)}", cure)
-    return Check("docker", "ok", f"daemon {version}")
 
 
 def _line(error: Exception) -> str:

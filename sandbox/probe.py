@@ -46,7 +46,7 @@ with open("/proc/net/dev") as file:
 families = ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK")
 print(json.dumps({
     "a file of the host was read": not refused(open, SECRET),
-    "another process's environment was read": any(environment(pid) for pid in others),
+    "another process's environment was read": any(environment(pid) not in (b"", environment("self")) for pid in others),
     "a kernel setting could be written": not refused(os.open, "/proc/sys/kernel/core_pattern", os.O_WRONLY),
     "a network could be reached": links != ["lo"] or not all(
         refused(socket.socket, getattr(socket, name), socket.SOCK_RAW)

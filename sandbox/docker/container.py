@@ -7,11 +7,11 @@ import secrets
 from typing import Any, Final
 
 from keyeloop.runtime.errors import SandboxUnavailable
-from keyeloop.sandbox.docker.daemon import Daemon
+from keyeloop.sandbox.docker.daemon import GVISOR, Daemon
 from keyeloop.sandbox.docker.first import first_program
 from keyeloop.sandbox.docker.owner import labels
 from keyeloop.sandbox.seccomp import seccomp_program
-from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec
+from keyeloop.sandbox.spec import OUTPUTS, WORK, Limits, SandboxSpec
 
 FIRST_UID, UIDS = 200_000, 1 << 16
 """Each container gets a uid of its own from this range."""
@@ -19,12 +19,19 @@ FIRST_REMAPPED_UID, REMAPPED_UIDS = 10_000, 50_000
 """A daemon that remaps users has fewer."""
 OVERHEAD_PIDS: Final = 1
 """The first process, which is not the code's."""
+GVISOR_PIDS: Final = 128
+"""Threads of gVisor's own kernel, which the daemon counts as the container's."""
 
 
 def fresh_uid(daemon: Daemon) -> int:
     """A uid for one container; never 0, and nobody's on an ordinary host."""
     first, count = (FIRST_REMAPPED_UID, REMAPPED_UIDS) if daemon.remaps_users else (FIRST_UID, UIDS)
     return first + secrets.randbelow(count)
+
+
+def pids_limit(limits: Limits, runtime: str | None) -> int:
+    """What the daemon is asked for; the first process, and a kernel of the container's own, come on top."""
+    return limits.pids + OVERHEAD_PIDS + (GVISOR_PIDS if runtime == GVISOR else 0)
 
 
 def create(daemon: Daemon, image: str, runtime: str | None, uid: int, spec: SandboxSpec) -> str:
@@ -66,7 +73,7 @@ def _host_config(daemon: Daemon, runtime: str | None, uid: int, spec: SandboxSpe
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "pids_limit": limits.pids + OVERHEAD_PIDS,
+        "pids_limit": pids_limit(limits, runtime),
         "mem_limit": limits.memory_bytes,
         "memswap_limit": limits.memory_bytes,
         "nano_cpus": int(min(limits.cpus, daemon.cpus) * 1e9),

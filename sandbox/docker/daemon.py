@@ -74,7 +74,8 @@ def find_address() -> str:
         if socket.exists():
             return f"unix://{socket}"
     raise SandboxUnavailable(
-        f"no Docker daemon: {SYSTEM_SOCKET} is not there; install Docker and start it, or name it with DOCKER_HOST"
+        f"no Docker daemon: {SYSTEM_SOCKET} is not there; optional: install Docker and start it, or name one with "
+        "DOCKER_HOST, then `keyeloop sandbox build-image`"
     )
 
 

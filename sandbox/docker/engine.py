@@ -72,7 +72,7 @@ def _probe(daemon: Daemon, image: str, runtime: str | None) -> str:
         with _Probed(daemon, image, runtime) as sandbox:
             return attack(sandbox)
     except SandboxError as error:
-        return str(error).replace(";", ",")
+        return " ".join(str(error).replace(";", ",").split())
 
 
 class _Probed(Docker):

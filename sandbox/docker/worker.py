@@ -10,7 +10,7 @@ import time
 from typing import Any, Final
 
 from keyeloop.runtime.errors import SandboxError
-from keyeloop.sandbox.docker.container import create, fresh_uid
+from keyeloop.sandbox.docker.container import create, fresh_uid, pids_limit
 from keyeloop.sandbox.docker.daemon import GVISOR, Daemon, line_of
 from keyeloop.sandbox.docker.first import CAPTURED
 from keyeloop.sandbox.docker.stream import AttachedPipe
@@ -55,17 +55,14 @@ class DockerWorker:
             self.end()
             raise
         limits = spec.limits
-        self.setup: dict[str, Any] = {
-            "capture": list(CAPTURED),
-            "own_pids": True,
-            "rlimits": {
-                "RLIMIT_DATA": limits.memory_bytes * 7 // 8,
-                "RLIMIT_FSIZE": limits.file_bytes,
-                "RLIMIT_MEMLOCK": 1 << 16,
-                "RLIMIT_MSGQUEUE": 0,
-            },
-            "site": [],
+        rlimits = {
+            "RLIMIT_DATA": limits.memory_bytes * 7 // 8,
+            "RLIMIT_FSIZE": limits.file_bytes,
+            "RLIMIT_MEMLOCK": 1 << 16,
         }
+        if runtime != GVISOR:  # whose kernel knows neither this limit nor what it bounds
+            rlimits["RLIMIT_MSGQUEUE"] = 0
+        self.setup: dict[str, Any] = {"capture": list(CAPTURED), "own_pids": True, "rlimits": rlimits, "site": []}
         threading.Thread(target=self._watch, name="sandbox-container", daemon=True).start()
 
     def confirm(self) -> Isolation:
@@ -77,7 +74,7 @@ class DockerWorker:
         uids = {int(uid) for uid in status["Uid"].split()}
         wrong = [name for name in _PRIVILEGES if int(status.get(name, "0"), 16) != 0]
         wrong += [name for name in ("NoNewPrivs",) if status.get(name, "1") != "1"]
-        gvisor = self._runtime == GVISOR and self._read("/proc/sys/kernel/osrelease").strip() != self._daemon.kernel
+        gvisor = self._runtime == GVISOR and self._daemon.kernel not in self._read("/proc/version").split()
         filtered = inside.get("Seccomp") == "2"
         if not (filtered or gvisor):
             wrong.append("Seccomp")
@@ -95,7 +92,7 @@ class DockerWorker:
             userns=self._daemon.remaps_users,
             network=False,
             memory="cgroup" if 0 < memory <= limits.memory_bytes else "per-process",
-            pids="cgroup" if 0 < pids <= limits.pids + 1 else "none",
+            pids="cgroup" if 0 < pids <= pids_limit(limits, self._runtime) else "none",
         )
 
     def exited(self) -> bool:
