@@ -79,9 +79,10 @@ def test_the_kernel_confirms_what_isolation_says(daemon: Daemon) -> None:
 def test_a_host_killed_leaves_no_container(daemon: Daemon, code: str) -> None:
     program = (
         "import sys, time\n"
-        "from keyeloop.sandbox import open_sandbox\n"
+        "from keyeloop.sandbox.docker.engine import Docker\n"
         "from keyeloop.sandbox.docker.owner import OWNER, labels\n"
-        "sandbox = open_sandbox(engine='docker')\n"
+        "sandbox = Docker(runtime='runc')\n"
+        "sandbox.start()\n"
         "print(labels()[OWNER], flush=True)\n"
         "sandbox.exec(sys.argv[1], timeout_s=600) if sys.argv[1] else time.sleep(600)"
     )

@@ -29,6 +29,11 @@ def piece(kind: int, data: bytes) -> bytes:
     return struct.pack("!BxxxI", kind, len(data)) + data
 
 
+def send_all(connection: socket.socket, pieces: list[bytes]) -> None:
+    for part in pieces:
+        connection.sendall(part)
+
+
 @pytest.fixture
 def ends() -> Iterator[tuple[AttachedPipe, socket.socket]]:
     ours, theirs = socket.socketpair()
@@ -59,10 +64,13 @@ def test_frames_come_out_however_they_were_cut(cuts: list[int], words: list[byte
     pipe = AttachedPipe(ours, LIMITS)
     with theirs:
         pieces = [stream[start : start + chunk] for start in range(0, len(stream), chunk)]
-        daemon = threading.Thread(target=lambda: [theirs.sendall(part) for part in pieces])
+        daemon = threading.Thread(target=send_all, args=(theirs, pieces))
         daemon.start()
         assert [pipe.receive(soon()) for _ in wanted] == wanted
         daemon.join()
+        pipe.hang_up()
+        theirs.close()
+        pipe.drain(5)
         assert pipe.words == b"".join(words) * len(cuts)
     pipe.close()
 
