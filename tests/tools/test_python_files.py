@@ -1,4 +1,4 @@
-"""Between a run and its code: inputs and shown pictures in, drawn pictures out with an address, incidents."""
+"""Between a run and its code: inputs and shown pictures in, drawn pictures out with an address."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keyeloop.agent.agent import Agent
-from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.citations import resolve
 from keyeloop.runtime.content import Image, Text
 from keyeloop.runtime.errors import SandboxUnavailable, ToolError
 from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import encode_picture
-from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.sandbox import Limits, Sandbox, SandboxPool, SandboxSpec, availability
-from keyeloop.sandbox.fake import FakeSandbox, executed
-from keyeloop.testing import python_tool
+from keyeloop.sandbox.fake import FakeSandbox
 from keyeloop.tools import Python, ToolContext
 from keyeloop.tools.python_seat import SENT_BYTES
 from keyeloop.tools.video.zoom import Zoom
@@ -131,18 +127,3 @@ async def test_runs_share_a_pool_but_no_sandbox(context: ToolContext) -> None:
             await tool.close(context)
         pool.fill()
     assert [len(one.executed) for one in opened] == [1, 1, 0] and all(one.closed for one in opened)
-
-
-async def test_a_sandbox_that_died_is_an_event_of_the_run(tmp_path: Path) -> None:
-    sandbox = FakeSandbox([executed(status="oom", state_lost=True), executed("2\n", state_lost=True), "3\n"])
-    script: list[Script] = [*(call("python", code=f"print({number})") for number in (1, 2, 3)), "3"]
-    answer = await Agent(ScriptedBackend(script), [python_tool(sandbox)], runs=tmp_path).run("what?")
-    run = Trajectory.read(answer.run)
-    noticed = [(step.turn, notice.code, notice.text) for step in run.steps for notice in step.notices]
-    assert noticed == [
-        (1, "sandbox", "python: oom in execution 1; state lost"),
-        (2, "sandbox", "python: ok in execution 2; state lost"),
-    ]
-    first, second, _ = (one.returned for step in run.steps for one in step.calls)
-    assert first is not None and first.error and second is not None and not second.error
-    assert answer.status == "answered" and not answer.citations
