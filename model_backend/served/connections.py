@@ -35,7 +35,9 @@ class Connections:
     ) -> AsyncIterator[httpx.Response]:
         """The response to a request, its body still to be read. Raises httpx.TransportError."""
         content = body or None
-        request = httpx.Request(method, url, headers={**HEADERS, **headers}, content=content, extensions=self._extensions)
+        request = httpx.Request(
+            method, url, headers={**HEADERS, **headers}, content=content, extensions=self._extensions
+        )
         response = await (await self._transport()).handle_async_request(request)
         try:
             yield response
