@@ -21,6 +21,8 @@ from keyeloop.sandbox.session import WorkerSandbox
 
 SYSTEM_PYTHON: Final = Path("/usr/bin/python3")
 QUICK: Final = Limits(wall_s=10, interrupt_grace_s=0.5)
+KEPT_CONNECTIONS: Final = 32
+"""At most so many does the client of a Docker daemon keep."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Engine:
 
     name: str
     make: Callable[[SandboxSpec], WorkerSandbox]
+    kept_files: int = 0
+    """Descriptors that its client keeps open to use again: connections to a daemon."""
 
     def open(self, limits: Limits = QUICK, **fields: Any) -> WorkerSandbox:
         """A sandbox that starts at its first use; ``fields`` are those of :class:`SandboxSpec`."""
@@ -70,7 +74,7 @@ def docker(runtime: str = "runc") -> Engine:
         choose(SandboxSpec(), runtime)
     except SandboxUnavailable as error:
         pytest.skip(str(error))
-    return Engine("docker", partial(Docker, runtime=runtime))
+    return Engine("docker", partial(Docker, runtime=runtime), KEPT_CONNECTIONS)
 
 
 ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {"bubblewrap": bubblewrap, "docker": docker}
