@@ -108,7 +108,9 @@ def test_a_dry_run_tells_all_that_stands_in_the_way(tmp_path: Path) -> None:
         **environment(tmp_path, version="0.5.17", torch="2.13.0"),
         "PATH": write_nvidia_smi(tmp_path / "bin", [old]),
     }
-    run = subprocess.run(command("--dry-run"), env=given, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command("--dry-run", "--port", str(free_port())), env=given, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 1
     obstacles = [line for line in run.stdout.splitlines() if line.startswith("stands in the way")]
     assert "built for torch 2.11.0" in obstacles[0] and "'sglang==0.5.21'" in obstacles[0]
