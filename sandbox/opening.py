@@ -8,13 +8,14 @@ from typing import Final
 from keyeloop.runtime.errors import ConfigError, SandboxUnavailable
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.docker.engine import Docker
+from keyeloop.sandbox.gvisor.engine import Runsc
 from keyeloop.sandbox.protocol import Sandbox
 from keyeloop.sandbox.results import Availability, ExecResult
 from keyeloop.sandbox.session import WorkerSandbox
 from keyeloop.sandbox.spec import SandboxSpec
 from keyeloop.sandbox.unsafe_local import UnsafeLocal
 
-ENGINES: Final[tuple[type[WorkerSandbox], ...]] = (Bubblewrap, Docker)
+ENGINES: Final[tuple[type[WorkerSandbox], ...]] = (Bubblewrap, Docker, Runsc)
 """In the order in which ``auto`` tries them. Each isolates."""
 BY_NAME_ONLY: Final[tuple[type[WorkerSandbox], ...]] = (UnsafeLocal,)
 """Never taken by ``auto``."""

@@ -10,14 +10,14 @@ import contextlib
 import os
 import shutil
 import signal
-import tempfile
 import time
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Final
 
 from keyeloop.runtime.errors import SandboxError
 from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.interpreter import interpreter
+from keyeloop.sandbox.own_folder import make_folder
 from keyeloop.sandbox.process import Child
 from keyeloop.sandbox.results import Availability, Isolation
 from keyeloop.sandbox.running import BOOT
@@ -55,7 +55,7 @@ class LocalWorker:
 
     def __init__(self, spec: SandboxSpec) -> None:
         """Start it up to the point where the worker waits for its first message. Raises SandboxError."""
-        self.folder = Path(tempfile.mkdtemp(prefix="keyeloop-unsafe-")).resolve()
+        self.folder = make_folder("unsafe")
         self._outputs = tuple((self.folder / name).open("w+b") for name in ("stdout", "stderr"))
         self._ended = False
         for inside in (WORK, OUTPUTS, INPUTS):

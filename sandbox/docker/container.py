@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ from keyeloop.runtime.errors import SandboxUnavailable
 from keyeloop.sandbox.docker.daemon import GVISOR, Daemon
 from keyeloop.sandbox.docker.first import first_program
 from keyeloop.sandbox.docker.owner import labels
+from keyeloop.sandbox.environment import plain_environment
 from keyeloop.sandbox.seccomp import seccomp_program
 from keyeloop.sandbox.spec import OUTPUTS, WORK, Limits, SandboxSpec
 
@@ -50,7 +50,7 @@ def create(daemon: Daemon, image: str, runtime: str | None, uid: int, spec: Sand
         user=f"{uid}:{uid}",
         hostname="sandbox",
         working_dir=str(WORK),
-        environment=_environment(spec),
+        environment=plain_environment(spec),
         use_config_proxy=False,  # the client's proxies may hold passwords
         labels=labels(),
         stdin_open=True,
@@ -98,19 +98,3 @@ def _host_config(daemon: Daemon, runtime: str | None, uid: int, spec: SandboxSpe
         ],
     }
     return config | ({"runtime": runtime} if runtime else {})
-
-
-def _environment(spec: SandboxSpec) -> dict[str, str]:
-    threads = str(math.ceil(spec.limits.cpus))
-    return {
-        "HOME": "/tmp",
-        "LANG": "C.UTF-8",
-        "LOGNAME": "sandbox",
-        "MPLBACKEND": "Agg",
-        "PYTHONHASHSEED": "0",
-        "PYTHONSAFEPATH": "1",
-        "TMPDIR": "/tmp",
-        "USER": "sandbox",
-        **dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
-        **spec.env,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -70,9 +71,9 @@ def find_address() -> str:
     if named := os.environ.get("DOCKER_HOST"):
         return named
     own = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) / "docker.sock"
-    for socket in (SYSTEM_SOCKET, own):
-        if socket.exists():
-            return f"unix://{socket}"
+    for found in (SYSTEM_SOCKET, own):
+        if found.exists():
+            return f"unix://{found}"
     raise SandboxUnavailable(
         f"no Docker daemon: {SYSTEM_SOCKET} is not there; optional: install Docker and start it, or name one with "
         "DOCKER_HOST, then `keyeloop sandbox build-image`"
@@ -83,6 +84,7 @@ def find_address() -> str:
 def _connect(address: str, _: int) -> Daemon:
     """Once per process: clients do not survive a fork."""
     try:
+        _knock(address)
         docker = importlib.import_module("docker")
         named = {**os.environ, "DOCKER_HOST": address}
         api = docker.APIClient(version="auto", timeout=PROBE_S, **docker.utils.kwargs_from_env(environment=named))
@@ -102,6 +104,14 @@ def _connect(address: str, _: int) -> Daemon:
         tuple(sorted(info.get("Runtimes") or ())),
         "name=userns" in options or "name=rootless" in options,
     )
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at a Unix socket: the client would leave its own open."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.settimeout(PROBE_S)
+            knocking.connect(address.removeprefix("unix://"))
 
 
 def line_of(error: Exception) -> str:

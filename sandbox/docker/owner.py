@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from keyeloop.sandbox.docker.daemon import Daemon
+from keyeloop.sandbox.own_folder import started
 
 OWNER: Final = "keyeloop.owner"
 """Label: number and start of the process that made the container."""
@@ -21,7 +22,7 @@ MACHINE: Final = "keyeloop.machine"
 
 def labels() -> dict[str, str]:
     """What marks a container of this process."""
-    return {OWNER: f"{os.getpid()}:{_started(os.getpid())}", MACHINE: _machine()}
+    return {OWNER: f"{os.getpid()}:{started(os.getpid())}", MACHINE: _machine()}
 
 
 def sweep(daemon: Daemon) -> list[str]:
@@ -31,22 +32,11 @@ def sweep(daemon: Daemon) -> list[str]:
     removed = []
     for container in daemon.api.containers(all=True, filters={"label": f"{MACHINE}={_machine()}"}):
         pid, _, started = container["Labels"].get(OWNER, "").partition(":")
-        if pid.isdigit() and _started(int(pid)) != started:
+        if pid.isdigit() and started(int(pid)) != started:
             with contextlib.suppress(APIError):  # another process's sweep was faster, or it is about to go by itself
                 daemon.api.remove_container(container["Id"], force=True, v=True)
                 removed.append(str(container["Id"]))
     return removed
-
-
-def _started(pid: int) -> str:
-    """Clock ticks after boot at which a process began; where ``/proc`` cannot tell, whether it lives."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    if not Path("/proc/self").exists():
-        with contextlib.suppress(OSError):
-            os.kill(pid, 0)
-            return "alive"
-    return "dead"
 
 
 def _machine() -> str:

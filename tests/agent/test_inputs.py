@@ -124,7 +124,7 @@ def test_the_doctor_tries_everything_and_knows_cures() -> None:
     found = {check.name: check for check in run_checks()}
     assert list(found) == [
         "python", "av", "cv2", "torch", "llguidance", "keye-tiny", "sandbox: bubblewrap", "sandbox: docker",
-        "sandbox: unsafe-local", "gpu", "sglang",
+        "sandbox: runsc", "sandbox: unsafe-local", "gpu", "sglang",
     ]  # fmt: skip
     assert found["av"].state == found["python"].state == "ok"
     assert all(check.cure for check in found.values() if check.state != "ok")

@@ -151,10 +151,10 @@ def test_our_image_draws_and_sees(daemon: Daemon) -> None:
     assert len(pictures) == 2 and all(bytes(data[:4]) == b"\x89PNG" for data in pictures if isinstance(data, bytes))
 
 
-@pytest.mark.docker
+@pytest.mark.gvisor
 def test_gvisor_brings_a_kernel_of_its_own(daemon: Daemon) -> None:
     if GVISOR not in daemon.runtimes:
-        pytest.skip("the daemon has no runtime runsc")
+        pytest.skip("the Docker daemon has no runtime runsc")
     with Docker(SPEC) as sandbox:
         assert sandbox.isolation.boundary == "gvisor" and not sandbox.isolation.network, "chosen where it is registered"
         kernel = sandbox.exec("import os\nprint(os.uname().release)").stdout.strip()
@@ -206,8 +206,9 @@ def test_a_package_that_is_missing_is_named_with_its_cure() -> None:
         build_image(python=Path("/bin/echo"), packages=())
 
 
-def test_without_any_engine_both_are_named_and_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_any_engine_each_is_named_and_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("keyeloop.sandbox.bubblewrap.find_bwrap", lambda: None)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    with pytest.raises(SandboxUnavailable, match=r"bubblewrap.* / no Docker daemon answers at .*none\.sock"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match=r"bubblewrap.* / no Docker daemon answers at .*none\.sock.*no runsc"):
         open_sandbox()

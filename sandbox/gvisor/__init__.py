@@ -1,0 +1,1 @@
+"""Sandboxes by gVisor's ``runsc`` alone, without a daemon, for root."""
