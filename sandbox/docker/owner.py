@@ -31,8 +31,8 @@ def sweep(daemon: Daemon) -> list[str]:
 
     removed = []
     for container in daemon.api.containers(all=True, filters={"label": f"{MACHINE}={_machine()}"}):
-        pid, _, started = container["Labels"].get(OWNER, "").partition(":")
-        if pid.isdigit() and started(int(pid)) != started:
+        pid, _, born = container["Labels"].get(OWNER, "").partition(":")
+        if pid.isdigit() and started(int(pid)) != born:
             with contextlib.suppress(APIError):  # another process's sweep was faster, or it is about to go by itself
                 daemon.api.remove_container(container["Id"], force=True, v=True)
                 removed.append(str(container["Id"]))
