@@ -156,7 +156,7 @@ def _when(rng: random.Random, x: str) -> str:
     be = rng.choice(
         ("first shown", "first seen", "shown first", "first on the board", "on the board for the first time")
     )
-    forms = (
+    forms: tuple[str, ...] = (
         f"when does {x} {seen}?", f"when does {x} {seen}?", f"when does {x} {seen}?", f"when is {x} {be}?",
         f"at what {time} does {x} {seen}?", f"at which {time} does {x} {seen}?", f"when does the board first show {x}?",
         f"when does the board show {x} for the first time?", f"at what {time} is {x} {be}?",
