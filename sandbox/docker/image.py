@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def build_image(name: str = IMAGE, python: Path | None = None, packages: Sequenc
         f"ENV LD_LIBRARY_PATH={PYTHON}/lib",
         "CMD python3",
     ]
+    before = api.images(f"{repository}:{tag}", quiet=True)
     with tempfile.TemporaryDirectory(prefix="keyeloop-image-") as folder:
         archive = Path(folder) / "rootfs.tar"
         write_rootfs(tree, archive)
@@ -51,4 +53,7 @@ def build_image(name: str = IMAGE, python: Path | None = None, packages: Sequenc
             raise SandboxError(f"the Docker daemon did not take the image: {line_of(error)}") from error
         finally:
             api.timeout = waited_s
+    for replaced in set(before) - {facts["Id"]}:
+        with contextlib.suppress(Exception):  # it has another name, or a container still runs it
+            api.remove_image(replaced)
     return Image(f"{repository}:{tag}", str(facts["Id"]), int(facts["Size"]), tree.versions)

@@ -151,7 +151,7 @@ def test_where_the_kernel_says_no_the_reason_and_remedy_are_told(
     try:
         assert find_bwrap() == program
         with pytest.raises(SandboxUnavailable, match=f"{complaint}.*{remedy}"):
-            open_sandbox()
+            open_sandbox(engine="bubblewrap")
         found = Bubblewrap.available()
         assert not found.ok and complaint in found.reason and re.search(remedy, found.remedy)
         program.write_text("#!/bin/sh\necho bubblewrap 0.4.1\n")

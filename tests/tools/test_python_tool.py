@@ -189,7 +189,7 @@ async def test_without_a_sandbox_it_says_why(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     find_bwrap.cache_clear()
     try:
-        tool: Any = Python()
+        tool: Any = Python(engine="bubblewrap")
         found = tool.availability()
         assert not found.ok and "no namespace" in found.reason and "allow user namespaces" in found.remedy
         with pytest.raises(ToolError, match=r"^python is not available here: .*no namespace"):
