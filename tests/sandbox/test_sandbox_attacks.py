@@ -17,6 +17,7 @@ from keyeloop.sandbox import SandboxSpec
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.bwrap_plan import Way
 from keyeloop.sandbox.session import WorkerSandbox
+from keyeloop.sandbox.spec import WORK
 from tests.sandbox.attacks import TELL, TRY, attacks
 from tests.sandbox.bombs import BOMBS, SMALL
 from tests.sandbox.engines import QUICK, Engine, plan
@@ -155,8 +156,9 @@ def test_a_second_sandbox_sees_nothing_of_the_first(wall: Engine, walled: Worker
         "named.bind('/tmp/socket'); abstract.bind('\\0first'); named.listen(); abstract.listen()\n"
         "child = subprocess.Popen(['sleep', '60'])"
     )
-    look = """
-for path in ('/work/mine.txt', '/tmp/mine', '/dev/shm/mine'):
+    look = (
+        f"for path in ('{WORK}/mine.txt', '/tmp/mine', '/dev/shm/mine'):"
+        + """
     attempt(path, open, path)
 for name in ('/tmp/socket', chr(0) + 'first'):
     attempt('a socket', socket.socket(socket.AF_UNIX).connect, name)
@@ -167,6 +169,7 @@ for name in os.listdir('/proc'):
         commands.append(attempt_read)
 want('processes', any(b'sleep' in command for command in commands), False)
 """
+    )
     with wall.open() as second:
         assert second.exec(TRY + look + TELL).stdout == "held\n"
     walled.exec("child.kill(); child.wait(); named.close(); abstract.close()")
