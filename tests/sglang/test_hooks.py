@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,6 +85,38 @@ def test_a_config_that_transformers_reads_otherwise_is_refused(keye: Any) -> Non
     assert keye_config(config).rope_theta == 10000.0
     config.rope_theta = 1e6
     with pytest.raises(ConfigError, match=r"rope_theta is 10000\.0, yet SGLang read 1000000\.0"):
+        keye_config(config)
+
+
+@pytest.mark.parametrize(
+    ("columns", "ranks", "refused"),
+    [
+        (192, 2, None),
+        (192, 4, "num_key_value_heads is 2, and SGLang made 4 of it"),
+        (96, 2, "moe_intermediate_size is 96, and SGLang made 128 of it"),
+    ],
+)
+def test_sizes_that_sglang_pads_for_its_ranks_are_refused_by_name(
+    columns: int, ranks: int, refused: str | None, keye: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sglang.srt.configs import update_config
+    from transformers import AutoConfig
+
+    from keyeloop.model_backend.sglang.plugin.config import keye_config
+
+    written = json.loads((model_folder(EMBEDDED_MODEL) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**written, "moe_intermediate_size": columns}))
+    config = AutoConfig.from_pretrained(tmp_path)
+    model = SimpleNamespace(
+        hf_config=config, hf_text_config=config, quantization=None, get_total_num_kv_heads=lambda: 2,
+        num_key_value_heads=2, num_attention_heads=8, head_dim=config.head_dim, hidden_size=config.hidden_size,
+    )  # fmt: skip
+    monkeypatch.setattr(update_config, "may_get_weight_block_size", lambda *_: None)  # else it imports all its models
+    update_config.adjust_config_with_unaligned_cpu_tp(model, None, ranks)
+    if refused is None:
+        assert keye_config(config).moe_intermediate_size == columns
+        return
+    with pytest.raises(ConfigError, match=refused):
         keye_config(config)
 
 

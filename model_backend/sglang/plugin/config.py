@@ -13,6 +13,8 @@ from keyeloop.runtime.errors import ConfigError
 
 MODEL_TYPE = "KeyeVL2"
 _ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
+_PADDED = ("num_key_value_heads", "num_attention_heads", "moe_intermediate_size")
+"""What SGLang rounds up on a CPU, without a word, where its ranks do not divide it (experts: by 32 columns each)."""
 
 
 class KeyeVisionConfig(PretrainedConfig):  # type: ignore[misc]
@@ -45,7 +47,8 @@ def keye_config(served: PretrainedConfig) -> KeyeConfig:
     """What the model is built from, checked against the folder's own ``config.json`` where there is one.
 
     transformers 5 renames and fills in rope fields; a theta or an indexer size that differs from the file would change
-    the model without a word. Raises ConfigError that names what differs.
+    the model without a word, and so would a size that SGLang pads for its ranks. Raises ConfigError that names what
+    differs.
     """
     values = served.to_dict()
     values.pop("quantization_config", None)  # the server's own quantisation, applied by its layers
@@ -58,6 +61,12 @@ def keye_config(served: PretrainedConfig) -> KeyeConfig:
                 raise ConfigError(
                     f"{folder / 'config.json'}: {name} is {getattr(written, name)}, yet SGLang read "
                     f"{getattr(config, name)}; this version of transformers is not supported"
+                )
+        for name in _PADDED:
+            if getattr(config, name) != getattr(written, name):
+                raise ConfigError(
+                    f"{folder / 'config.json'}: {name} is {getattr(written, name)}, and SGLang made "
+                    f"{getattr(config, name)} of it to split it over its ranks; take a smaller --tp-size"
                 )
     return config
 
