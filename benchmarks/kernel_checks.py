@@ -14,6 +14,7 @@ from keyeloop.model_backend.kernels import ops, reference
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import scores as scoring
 from keyeloop.model_backend.kernels.jit import topk as selection
+from keyeloop.model_backend.kernels.jit.gate import sampled_places
 
 GPU = torch.device("cuda")
 HEADS, KV_HEADS, HEAD_DIM, INDEX_HEADS, INDEX_DIM, TOPK = 32, 4, 128, 16, 64, 2048
@@ -151,23 +152,27 @@ def check_topk() -> list[Row]:
     """The same scores must give the same places, whatever their distribution."""
     random = torch.Generator(GPU).manual_seed(7)
     width = 131073
-    base = torch.randn(40, width, device=GPU, generator=random)
-    narrow = 1.0 + torch.rand(40, width, device=GPU, generator=random) * 0.24
+    base = torch.randn(70, width, device=GPU, generator=random)
+    narrow = 1.0 + torch.rand(70, width, device=GPU, generator=random) * 0.24
     odd = base.clone()
     odd[:, ::3], odd[:, 1::777], odd[3:5, 2::911], odd[7] = torch.nan, torch.inf, -torch.inf, torch.nan
     zeros = torch.where(base > 3.0, base, torch.where(base > 0, 0.0, -0.0))
+    places = torch.arange(width, device=GPU)
+    sampled = torch.zeros(width, dtype=torch.bool, device=GPU)
+    sampled[sampled_places(width, 2 * selection.LARGEST_ROOM).to(GPU)] = True
     cases = {
         "normal": base, "all in one coarse bin": narrow, "all equal": torch.ones_like(base), "mostly +-0": zeros,
         "negative": -base.abs() - 1, "NaN and infinities": odd, "last bits": 1.0 + (base * 50).round() * 2.0**-23,
-        "rounded to bfloat16": base.bfloat16().float(),
+        "rounded to bfloat16": base.bfloat16().float(), "sample too high": torch.where(sampled, base + 50, base),
+        "sample too low": torch.where(sampled, base - 50, base), "falling": base - places * 1e-3,
     }  # fmt: skip
     edges = [0, 1, 63, 2046, 2047, 2048, 2049, 4095, 4096, 16383, 16384, 65536, width - 2, width - 1, -1]
-    spread = torch.randint(2048, width, (40 - len(edges),), generator=torch.Generator().manual_seed(1)).tolist()
+    spread = torch.randint(2048, width, (70 - len(edges),), generator=torch.Generator().manual_seed(1)).tolist()
     positions = torch.tensor(edges + spread, dtype=torch.int32, device=GPU)
     table = []
     for name, scores in cases.items():
         differ = 0
-        for topk, rows in ((TOPK, 40), (64, 40), (TOPK, 7), (1, 3)):
+        for topk, rows in ((TOPK, 70), (64, 70), (TOPK, 40), (TOPK, 7), (1, 3)):
             where = positions[:rows] if rows > 7 else positions[-rows:]
             piece = scores[:rows] if rows > 7 else scores[-rows:]
             found = torch.full((rows, topk), -7, dtype=torch.int32, device=GPU)

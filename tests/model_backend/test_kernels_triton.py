@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -105,16 +106,49 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("kind", list(SCORES))
 @pytest.mark.parametrize("programs", [1, 12])
-def test_top_k_of_given_scores(kind: str, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gated_rows", [1, 99])
+def test_top_k_of_given_scores(kind: str, programs: int, gated_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long rows through the gate and by radix selection alone."""
     from keyeloop.model_backend.kernels.jit import topk
 
     monkeypatch.setattr(topk, "PROGRAMS", programs)
+    monkeypatch.setattr(topk, "GATED_ROWS", gated_rows)
     scores = SCORES[kind](torch.randn(6, 5000, generator=torch.Generator().manual_seed(5))).to(DEVICE)
     positions = torch.tensor([-1, 62, 63, 64, 4095, 4999], dtype=torch.int32, device=DEVICE)
     for count, rows in ((64, slice(0, 6)), (1, slice(4, 6)), (2048, slice(4, 6))):
-        found = torch.full((len(positions[rows]), count), -7, dtype=torch.int32, device=DEVICE)
-        topk.top_positions(scores[rows], positions[rows], count, found)
-        assert torch.equal(found, reference.top_positions(scores[rows], positions[rows] + 1, count))
+        _same_places(scores[rows], positions[rows], count)
+
+
+def _same_places(scores: Tensor, positions: Tensor, count: int) -> None:
+    from keyeloop.model_backend.kernels.jit import topk
+
+    found = torch.full((len(positions), count), -7, dtype=torch.int32, device=DEVICE)
+    topk.top_positions(scores, positions, count, found)
+    assert torch.equal(found, reference.top_positions(scores, positions + 1, count))
+
+
+@pytest.mark.parametrize("offset", [9.0, -9.0])
+@pytest.mark.parametrize("programs", [1, 12])
+def test_a_misleading_sample_changes_nothing(offset: float, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too few places pass the gate where the sample alone is high, too many where it alone is low."""
+    from keyeloop.model_backend.kernels.jit import gate, topk
+
+    monkeypatch.setattr(topk, "PROGRAMS", programs)
+    monkeypatch.setattr(topk, "GATED_ROWS", 1)
+    passed: list[Tensor] = []
+    select = topk._select
+
+    def noting(*given: Any) -> None:
+        passed.append(given[2])
+        select(*given)
+
+    monkeypatch.setattr(topk, "_select", noting)
+    scores = torch.randn(2, 9000, generator=torch.Generator().manual_seed(6)).to(DEVICE)
+    scores[0, gate.sampled_places(9000, 2048).to(DEVICE)] += offset
+    _same_places(scores, torch.tensor([8999, 8999], dtype=torch.int32, device=DEVICE), 64)
+    missed, fits = passed[0].tolist()
+    assert not 64 <= missed <= 1024
+    assert 64 <= fits <= 1024
 
 
 @pytest.mark.parametrize("dtype", TYPES)
