@@ -7,10 +7,10 @@ shift 2
 mkdir -p "$out"
 here=benchmarks/serving
 
-settle() { # wait for the memory of a server that was stopped
+settle() { # wait for the memory of a server that was stopped (SETTLED: MiB that something else may hold)
     for _ in $(seq 20); do
         used=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i "${CUDA_VISIBLE_DEVICES:-0}" 2> /dev/null | sort -n | tail -1)
-        [ "${used:-0}" -lt 3000 ] && return
+        [ "${used:-0}" -lt "${SETTLED:-3000}" ] && return
         sleep 1
     done
 }

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from keyeloop.model_backend.kernels.jit.ordering import comparable, ordered, part_of, score_of
 
-SCATTER = tl.constexpr(2654435761)
+_MIX = 2654435761
+SCATTER = tl.constexpr(_MIX)
 
 
 def sampled_places(length: int, sample: int) -> Tensor:
     """Places [at most ``sample``] that decide the gate of a row of ``length`` scores."""
     step = -(-length // sample)
     number = torch.arange(sample)
-    places = number * step + ((number * SCATTER.value % 2**32) >> 16) % step
+    places = number * step + ((number * _MIX % 2**32) >> 16) % step
     return places[places < length]
 
 

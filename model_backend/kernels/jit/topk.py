@@ -36,7 +36,7 @@ def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> 
 
 
 def _splits(rows: int, width: int) -> int:
-    return triton.next_power_of_2(max(1, min(PROGRAMS // rows, triton.cdiv(width, BLOCK), 64)))
+    return int(triton.next_power_of_2(max(1, min(PROGRAMS // rows, triton.cdiv(width, BLOCK), 64))))
 
 
 def _choose(
