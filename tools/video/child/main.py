@@ -76,7 +76,6 @@ def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], byt
     if isinstance(reader, StillReader):
         pixels = cut(reader.pixels, (reader.width, reader.height), region, size)
         return {"times": [None], "index": [0]}, pixels.tobytes()
-    shown_size = (reader.facts.width, reader.facts.height)
     times: list[float] = []
     index: list[int] = []
     pictures: list[bytes] = []
@@ -84,7 +83,7 @@ def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], byt
         shown = reader.shown(time_s)
         if shown.time_s not in times:
             times.append(shown.time_s)
-            pictures.append(cut(reader.pixels(shown), shown_size, region, size).tobytes())
+            pictures.append(reader.picture(shown, region, size).tobytes())
         index.append(times.index(shown.time_s))
     return {"times": times, "index": index}, b"".join(pictures)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+SomeSamples = TypeVar("SomeSamples", NDArray[np.uint8], NDArray[np.uint16])
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Orientation:
             return cls(False, d < 0, a < 0)
         return cls(True, b < 0, c < 0)
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def apply(self, pixels: SomeSamples) -> SomeSamples:
         """The displayed picture as a view of ``pixels``, height x width x 3."""
         turned = pixels.transpose(1, 0, 2) if self.swap else pixels
         rows, columns = (-1 if self.flip_rows else 1), (-1 if self.flip_columns else 1)
@@ -39,8 +41,8 @@ class Orientation:
 
 
 def cut(
-    pixels: Pixels, shown: tuple[int, int], region: tuple[float, float, float, float], size: tuple[int, int]
-) -> Pixels:
+    pixels: SomeSamples, shown: tuple[int, int], region: tuple[float, float, float, float], size: tuple[int, int]
+) -> SomeSamples:
     """Cut ``region`` out of an upright picture and resize it to ``size`` (width, height).
 
     ``region`` is in displayed pixels of a picture ``shown`` = (width, height); the stored one may have another size
@@ -55,7 +57,7 @@ def cut(
         return part
     shrinks = size[0] <= part.shape[1] and size[1] <= part.shape[0]
     resized = cv2.resize(part, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return np.asarray(resized, dtype=np.uint8)
+    return cast(SomeSamples, resized)
 
 
 def _span(start: float, stop: float, length: int) -> tuple[int, int]:

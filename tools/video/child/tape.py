@@ -81,18 +81,25 @@ class Tape:
 
     def decode(self, packets: Packets) -> Iterator[VideoFrame]:
         """Frames in presentation order; what is damaged is left out, as players do."""
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                if packet.dts is not None:
-                    self._fed_ticks = packet.dts
-                yield from (frame for frame in self.stream.decode(packet) if frame.pts is not None)
-            except av.error.InvalidDataError:
-                continue
-            except av.error.FFmpegError:
-                return
+        while (packet := self.read(packets)) is not None:
+            yield from self.feed(packet)
+
+    def read(self, packets: Packets) -> Packet[VideoStream] | None:
+        """The next packet, the last one empty; None at the end, which damage may bring early."""
+        try:
+            return next(packets, None)
+        except av.error.FFmpegError:
+            return None
+
+    def feed(self, packet: Packet[VideoStream], *, sparing: bool = False) -> list[VideoFrame]:
+        """Frames that come out of the decoder for a packet; ``sparing`` leaves out one that no other is built on."""
+        if packet.dts is not None:
+            self._fed_ticks = packet.dts
+        self.stream.codec_context.skip_frame = "NONREF" if sparing else "DEFAULT"
+        try:
+            return [frame for frame in self.stream.decode(packet) if frame.pts is not None]
+        except av.error.FFmpegError:
+            return []
 
     def seek_is_nearer(self, ticks: int) -> bool:
         """Whether a key frame lies well between where decoding stands and ``ticks``, so that seeking saves work."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
+from keyeloop.tools.video.child.colour import HLG, PQ, to_screen
 from keyeloop.tools.video.child.errors import Unusable
-from keyeloop.tools.video.child.picture import Orientation, Pixels
+from keyeloop.tools.video.child.fields import woven
+from keyeloop.tools.video.child.picture import Orientation, Pixels, cut
 from keyeloop.tools.video.child.recent import RecentFrames, Shown
-from keyeloop.tools.video.child.tape import Packets, Tape
+from keyeloop.tools.video.child.reel import Reel
+from keyeloop.tools.video.child.tape import Tape
 
 TOLERANCE_S = 1e-6
 """A moment this little before a frame's own time shows that frame: a time that went through a float comes back."""
@@ -44,11 +46,9 @@ class VideoReader:
         self._fd = fd
         self._recent = RecentFrames()
         self._colours = VideoReformatter()  # one for all frames: each frame's own would keep threads while it is cached
-        self._frames: Iterator[VideoFrame] = iter(())
-        self._now: VideoFrame | None = None
-        self._next: VideoFrame | None = None
         try:
             self._tape = Tape(fd, demuxer)
+            self._reel = Reel(self._tape, iter(()), spares=False)
             first = self._first_frame(ORDER_CHECK_FRAMES if demuxer == "avi" else 1)
             self._first_ticks = _ticks(first)
             self._orientation = _orientation(first)
@@ -59,7 +59,7 @@ class VideoReader:
 
     def close(self) -> None:
         """Free the decoder and the descriptor."""
-        self._frames, self._now, self._next = iter(()), None, None
+        self._reel = Reel(self._tape, iter(()), spares=False)
         self._recent.clear()
         self._tape.close()
         os.close(self._fd)
@@ -76,29 +76,48 @@ class VideoReader:
 
     def pixels(self, shown: Shown) -> Pixels:
         """Upright RGB pixels of a frame."""
-        picture = self._colours.reformat(shown.frame, format="rgb24", threads=1)
-        return self._orientation.apply(np.asarray(picture.to_ndarray(), dtype=np.uint8))
+        samples = self._samples(shown)
+        return samples if samples.dtype == np.uint8 else to_screen(samples, shown.frame.color_trc)
+
+    def picture(self, shown: Shown, region: tuple[float, float, float, float], size: tuple[int, int]) -> Pixels:
+        """``region`` of a frame (displayed pixels) resized to ``size`` (width, height): upright RGB pixels."""
+        samples = cut(self._samples(shown), (self.facts.width, self.facts.height), region, size)
+        return samples if samples.dtype == np.uint8 else to_screen(samples, shown.frame.color_trc)
+
+    def _samples(self, shown: Shown) -> Any:
+        """Upright RGB without combs: of uint8, or of uint16 and still to be brought to a screen's range."""
+        frame = shown.frame
+        if frame.color_trc in (PQ, HLG):
+            picture = self._colours.reformat(frame, format="rgb48le", src_colorspace=Colorspace.BT2020, threads=1)
+        else:
+            picture = self._colours.reformat(frame, format="rgb24", threads=1)
+        samples: Any = picture.to_ndarray()
+        return self._orientation.apply(woven(samples) if frame.interlaced_frame else samples)
 
     def _decode(self, ticks: int) -> Shown:
-        if self._now is None or _ticks(self._now) > ticks or self._tape.seek_is_nearer(ticks):
-            for packets in self._tape.approaches(ticks, self._first_ticks):
-                self._begin(packets)
-                if self._now is not None and _ticks(self._now) <= ticks:
-                    break
-        while self._next is not None and _ticks(self._next) <= ticks:
-            self._now, self._next = self._next, next(self._frames, None)
-        if self._now is None:
+        reel = self._reel
+        if reel.now is None or _ticks(reel.now) > ticks or self._tape.seek_is_nearer(ticks):
+            found = self._approach(ticks, spares=True)
+        else:
+            found = reel.advance(ticks)
+        if not found:
+            self._approach(ticks, spares=False)
+        now = self._reel.now
+        if now is None:
             raise Unusable(
                 "cannot be decoded a second time: it changed or is damaged; begin a new run with a sound copy"
             )
-        begin = _ticks(self._now)
-        until = None if self._next is None else _ticks(self._next)
-        return Shown(begin, until, float((begin - self._first_ticks) * self._tape.tick), self._now)
+        begin = _ticks(now)
+        return Shown(begin, self._reel.until(ticks), float((begin - self._first_ticks) * self._tape.tick), now)
 
-    def _begin(self, packets: Packets) -> None:
-        self._frames = self._tape.decode(packets)
-        self._now = next(self._frames, None)
-        self._next = next(self._frames, None)
+    def _approach(self, ticks: int, *, spares: bool) -> bool:
+        """Begin at a key frame before ``ticks`` and go on to there; False where that led nowhere."""
+        for packets in self._tape.approaches(ticks, self._first_ticks):
+            self._reel = Reel(self._tape, packets, spares=spares)
+            found = self._reel.advance(ticks)
+            if self._reel.now is not None and _ticks(self._reel.now) <= ticks:
+                return found
+        return False
 
     def _first_frame(self, check: int) -> VideoFrame:
         frames = list(itertools.islice(self._tape.decode(self._tape.rewind()), check))
