@@ -16,9 +16,9 @@ from keyeloop.runtime.errors import SandboxError
 from keyeloop.sandbox.bwrap_arguments import bwrap_command, bwrap_options
 from keyeloop.sandbox.bwrap_plan import BwrapPlan, fresh_uid
 from keyeloop.sandbox.cgroup import Cgroup, CgroupHome, find_cgroup_home
-from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.process import Child, Descendant, child_of
 from keyeloop.sandbox.results import Isolation
+from keyeloop.sandbox.running import frame_pipe
 from keyeloop.sandbox.seccomp import seccomp_program
 from keyeloop.sandbox.spec import SandboxSpec
 
@@ -162,13 +162,7 @@ class BwrapWorker:
                 os.close(requests_in)
                 os.close(replies_out)
                 raise
-        self.pipe = FramePipe(
-            requests_in,
-            replies_out,
-            self._child.exited_fd,
-            json_bytes=(1 << 20) + 64 * spec.limits.stdout_bytes,
-            frame_bytes=spec.limits.frame_bytes,
-        )
+        self.pipe = frame_pipe(requests_in, replies_out, self._child.exited_fd, spec.limits)
         self._init = Descendant(_first_process(info_out))
         try:
             self._cgroup = Cgroup(self._home, spec.limits)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import time
 from typing import Any, Final, Protocol
 
+from keyeloop.runtime.errors import SandboxError
 from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.results import Isolation
-from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec
+from keyeloop.sandbox.spec import OUTPUTS, WORK, Limits, SandboxSpec
+
+CONFIRM_S: Final = 3.0
+"""For the worker to hand over a file before any code has run."""
 
 BOOT: Final = """
 import json, os, sys, types
@@ -53,6 +58,26 @@ def greeting(spec: SandboxSpec, setup: dict[str, Any]) -> dict[str, Any]:
         "links": {mount.inside.name: str(mount.inside) for mount in spec.mounts},
         **setup,
     }
+
+
+def json_bytes(limits: Limits) -> int:
+    """The most that the JSON of one frame may take: parsing multiplies it."""
+    return (1 << 20) + 64 * limits.stdout_bytes
+
+
+def frame_pipe(requests_fd: int, replies_fd: int, exited_fd: int, limits: Limits) -> FramePipe:
+    """The host's end of two pipes, with the bounds of ``limits``."""
+    return FramePipe(requests_fd, replies_fd, exited_fd, json_bytes=json_bytes(limits), frame_bytes=limits.frame_bytes)
+
+
+def read_before_code(pipe: FramePipe, path: str) -> str:
+    """A file inside, asked of a worker that has run no code yet and is therefore believed. Raises SandboxError."""
+    deadline_s = time.monotonic() + CONFIRM_S
+    pipe.send({"id": 0, "op": "get", "path": path, "offset": 0, "size": 1 << 16}, b"", deadline_s)
+    header, data = pipe.receive(deadline_s)
+    if "problem" in header:
+        raise SandboxError(f"the sandbox cannot be checked: {path}: {header['problem']}")
+    return data.decode("ascii", "replace")
 
 
 class Running(Protocol):

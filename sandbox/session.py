@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Self
 
 from keyeloop.runtime.errors import InputError, SandboxError
 from keyeloop.sandbox.artifacts import KeptArtifacts
+from keyeloop.sandbox.conversation import FILES_S, Conversation
 from keyeloop.sandbox.frames import PipeBroken, PipeClosed, PipeTimeout
-from keyeloop.sandbox.replies import ExecReply, parse_exec, take_int
+from keyeloop.sandbox.replies import ExecReply
 from keyeloop.sandbox.results import Artifact, Availability, ExecResult, Isolation, Status
-from keyeloop.sandbox.running import Running, greeting, program
+from keyeloop.sandbox.running import Running
 from keyeloop.sandbox.spec import WORK, SandboxSpec, path_inside
-
-START_S: Final = 20.0
-FILES_S: Final = 20.0
-"""For the transfer of one file, or of all the artifacts of one execution."""
-PIECE_BYTES: Final = 1 << 20
 
 
 class WorkerSandbox(ABC):
@@ -33,11 +30,11 @@ class WorkerSandbox(ABC):
         self.spec = spec or SandboxSpec()
         self._lock = threading.RLock()
         self._running: Running | None = None
+        self._conversation: Conversation | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._isolation: Isolation | None = None
         self._kept = KeptArtifacts(self.spec.limits)
         self._index = 0
-        self._request = 0
         self._begun_s = 0.0
         self._nothing_to_lose = True
         self._untold = False
@@ -70,17 +67,16 @@ class WorkerSandbox(ABC):
     def exec(self, code: str, *, timeout_s: float | None = None) -> ExecResult:
         """Run ``code``; see :class:`~keyeloop.sandbox.protocol.Sandbox`."""
         with self._lock:
-            self._revive()
+            conversation = self._revive()
+            running = conversation.running
             lost, self._untold = self._untold, False
-            running = self._running
-            assert running is not None
             self._index += 1
             begun_s = time.monotonic()
             wall_s = self.spec.limits.wall_s if timeout_s is None else timeout_s
             running.expire(self._begun_s + self.spec.limits.session_s + wall_s)
             kills = running.oom_kills()
             try:
-                result = self._attempt(running, code, begun_s, wall_s, kills, lost)
+                result = self._attempt(conversation, code, begun_s, wall_s, kills, lost)
             except BaseException:
                 self._end()
                 raise
@@ -95,8 +91,7 @@ class WorkerSandbox(ABC):
         if not target.is_relative_to(WORK):
             raise InputError(f"cannot put {path!r}: files go below {WORK}")
         with self._lock:
-            self._revive()
-            self._send(target, data, read_only)
+            self._revive().send(target, data, read_only)
             if read_only:
                 self._given[target] = data
             else:
@@ -109,8 +104,7 @@ class WorkerSandbox(ABC):
         with self._lock:
             kept = self._kept.find(source)
             if kept is None:
-                self._revive()
-                return self._read(source, limit_bytes, time.monotonic() + FILES_S)
+                return self._revive().read(source, limit_bytes, time.monotonic() + FILES_S)
         if len(kept) > limit_bytes:
             raise InputError(f"{path} in the sandbox has {len(kept)} bytes, more than {limit_bytes}")
         return kept
@@ -150,18 +144,20 @@ class WorkerSandbox(ABC):
     ) -> None:
         self.close()
 
-    def _revive(self) -> None:
+    def _revive(self) -> Conversation:
         """Have a live worker, with the files that every one is given."""
         if self._closed:
             raise SandboxError("the sandbox is closed: open another one")
-        if self._running is not None and not self._running.exited():
-            return
+        if self._running is not None and self._conversation is not None and not self._running.exited():
+            return self._conversation
         self._end()
         running = self._launch()
         self._running = running
         self._finalizer = weakref.finalize(self, running.end)
         try:
-            self._greet(running)
+            self._conversation = conversation = Conversation(running)
+            conversation.greet(self.engine, self.spec)
+            self._isolation = running.confirm()
         except BaseException:
             self._end()
             raise
@@ -169,33 +165,23 @@ class WorkerSandbox(ABC):
         running.expire(self._begun_s + min(self.spec.limits.session_s, self.spec.limits.idle_s))
         self._untold, self._nothing_to_lose = self._untold or not self._nothing_to_lose, True
         for target, data in self._given.items():
-            self._send(target, data, read_only=True)
-
-    def _greet(self, running: Running) -> None:
-        deadline_s = time.monotonic() + START_S
-        try:
-            running.pipe.send_raw(program(), deadline_s)
-            running.pipe.send(greeting(self.spec, running.setup), b"", deadline_s)
-            header, _ = running.pipe.receive(deadline_s)
-        except SandboxError as error:
-            said = " ".join(running.leftovers(2000)).strip() or str(error)
-            raise SandboxError(f"the {self.engine} sandbox did not start: {said}") from error
-        if header.get("ready") is not True:
-            raise SandboxError(f"the {self.engine} sandbox did not start: its first message was not a greeting")
-        self._isolation = running.confirm()
+            with contextlib.suppress(OSError):  # the host's file is gone meanwhile
+                conversation.send(target, data, read_only=True)
+        return conversation
 
     def _attempt(
-        self, running: Running, code: str, begun_s: float, wall_s: float, kills: int, lost: bool
+        self, conversation: Conversation, code: str, begun_s: float, wall_s: float, kills: int, lost: bool
     ) -> ExecResult:
+        running = conversation.running
         status: Status
         reply: ExecReply | None = None
         artifacts: tuple[Artifact, ...] = ()
         notes: list[str] = []
         try:
-            reply, timed_out = self._converse(running, code, begun_s + wall_s)
+            reply, timed_out = conversation.run(code, begun_s + wall_s, self.spec.limits.interrupt_grace_s)
             status = "timeout" if timed_out else "ok" if reply.status == "ok" else "error"
             fetch_by_s = time.monotonic() + FILES_S
-            artifacts, notes = self._kept.collect(reply, lambda path, most: self._read(path, most, fetch_by_s))
+            artifacts, notes = self._kept.collect(reply, lambda path, most: conversation.read(path, most, fetch_by_s))
         except PipeTimeout:
             status = "timeout"
         except PipeClosed:
@@ -223,72 +209,10 @@ class WorkerSandbox(ABC):
             lost or not alive,
         )
 
-    def _converse(self, running: Running, code: str, deadline_s: float) -> tuple[ExecReply, bool]:
-        """Ask for an execution and wait; the reply, and whether time ran out before it came."""
-        timed_out = False
-        try:
-            header, blob = self._exchange(running, {"op": "exec", "code": code}, b"", deadline_s)
-        except PipeTimeout:
-            timed_out = True
-            running.interrupt()
-            try:
-                header, blob = running.pipe.receive(time.monotonic() + self.spec.limits.interrupt_grace_s)
-            except PipeClosed as error:
-                raise PipeTimeout("the interrupt ended the worker") from error
-            self._check(header)
-        if "problem" in header:
-            raise PipeClosed("the worker could not answer")
-        return parse_exec(header, blob), timed_out
-
-    def _send(self, target: PurePosixPath, data: bytes | Path, read_only: bool) -> None:
-        content = data if isinstance(data, bytes) else data.read_bytes()
-        for start in range(0, max(len(content), 1), PIECE_BYTES):
-            piece = content[start : start + PIECE_BYTES]
-            last = start + PIECE_BYTES >= len(content)
-            request = {"op": "put", "path": str(target), "append": start > 0, "seal": read_only and last}
-            self._ask(request, piece, time.monotonic() + FILES_S)
-
-    def _read(self, source: PurePosixPath, limit_bytes: int, deadline_s: float) -> bytes:
-        data = bytearray()
-        while True:
-            request = {"op": "get", "path": str(source), "offset": len(data), "size": PIECE_BYTES}
-            header, piece = self._ask(request, b"", deadline_s)
-            size = take_int(header, "size")
-            data += piece
-            if max(size, len(data)) > limit_bytes:
-                raise InputError(f"{source} in the sandbox has {max(size, len(data))} bytes, more than {limit_bytes}")
-            if not piece or len(data) >= size:
-                return bytes(data)
-
-    def _ask(self, request: dict[str, Any], blob: bytes, deadline_s: float) -> tuple[dict[str, Any], bytes]:
-        """One request about a file. A worker that fails at it is ended."""
-        assert self._running is not None
-        try:
-            header, piece = self._exchange(self._running, request, blob, deadline_s)
-        except SandboxError:
-            self._end()
-            raise
-        if "problem" in header:
-            raise InputError(f"{request['path']} in the sandbox: {str(header['problem'])[:200]}")
-        return header, piece
-
-    def _exchange(
-        self, running: Running, request: dict[str, Any], blob: bytes, deadline_s: float
-    ) -> tuple[dict[str, Any], bytes]:
-        self._request += 1
-        running.pipe.send({"id": self._request, **request}, blob, deadline_s)
-        header, reply = running.pipe.receive(deadline_s)
-        self._check(header)
-        return header, reply
-
-    def _check(self, header: dict[str, Any]) -> None:
-        if header.get("id") != self._request:
-            raise PipeBroken("a reply came that nobody had asked for")
-
     def _end(self) -> None:
         if self._running is not None:
             self._running.end()
-            self._running = None
+            self._running = self._conversation = None
         if self._finalizer is not None:
             self._finalizer.detach()
             self._finalizer = None

@@ -11,16 +11,14 @@ import os
 import shutil
 import signal
 import time
-from pathlib import PurePosixPath
 from typing import Any, ClassVar, Final
 
 from keyeloop.runtime.errors import SandboxError
-from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.interpreter import interpreter
 from keyeloop.sandbox.own_folder import make_folder
 from keyeloop.sandbox.process import Child
 from keyeloop.sandbox.results import Availability, Isolation
-from keyeloop.sandbox.running import BOOT
+from keyeloop.sandbox.running import BOOT, frame_pipe
 from keyeloop.sandbox.session import WorkerSandbox
 from keyeloop.sandbox.spec import INPUTS, OUTPUTS, WORK, SandboxSpec
 
@@ -40,14 +38,6 @@ class UnsafeLocal(WorkerSandbox):
 
     def _launch(self) -> LocalWorker:
         return LocalWorker(self.spec)
-
-    def _ask(self, request: dict[str, Any], blob: bytes, deadline_s: float) -> tuple[dict[str, Any], bytes]:
-        assert isinstance(self._running, LocalWorker)
-        path = PurePosixPath(request["path"])
-        for folder in (WORK, OUTPUTS, INPUTS):
-            if path.is_relative_to(folder):
-                path = PurePosixPath(self._running.folder) / path.relative_to("/")
-        return super()._ask({**request, "path": str(path)}, blob, deadline_s)
 
 
 class LocalWorker:
@@ -82,17 +72,12 @@ class LocalWorker:
         finally:
             os.close(requests_out)
             os.close(replies_in)
-        self.pipe = FramePipe(
-            requests_in,
-            replies_out,
-            self._child.exited_fd,
-            json_bytes=(1 << 20) + 64 * spec.limits.stdout_bytes,
-            frame_bytes=spec.limits.frame_bytes,
-        )
+        self.pipe = frame_pipe(requests_in, replies_out, self._child.exited_fd, spec.limits)
         self.setup: dict[str, Any] = {
             "capture": [self._outputs[0].fileno(), 2],
             "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": spec.limits.file_bytes},
             "site": [str(folder) for folder in python.sites],
+            "root": str(self.folder),
             "work": str(self.folder / WORK.relative_to("/")),
             "outputs": str(self.folder / OUTPUTS.relative_to("/")),
         }

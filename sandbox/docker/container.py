@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import socket
+from pathlib import Path
 from typing import Any, Final
 
-from keyeloop.runtime.errors import SandboxUnavailable
+from keyeloop.runtime.errors import SandboxError, SandboxUnavailable
 from keyeloop.sandbox.docker.daemon import GVISOR, Daemon
 from keyeloop.sandbox.docker.first import first_program
 from keyeloop.sandbox.docker.owner import labels
+from keyeloop.sandbox.docker.pipes import INSIDE
 from keyeloop.sandbox.environment import plain_environment
 from keyeloop.sandbox.seccomp import seccomp_program
 from keyeloop.sandbox.spec import OUTPUTS, WORK, Limits, SandboxSpec
@@ -34,15 +37,20 @@ def pids_limit(limits: Limits, runtime: str | None) -> int:
     return limits.pids + OVERHEAD_PIDS + (GVISOR_PIDS if runtime == GVISOR else 0)
 
 
-def create(daemon: Daemon, image: str, runtime: str | None, uid: int, spec: SandboxSpec) -> str:
-    """Make a container that is not started yet; its id. Raises SandboxUnavailable where inputs cannot be mounted."""
+def create(
+    daemon: Daemon, image: str, runtime: str | None, uid: int, spec: SandboxSpec, pipes: Path | None = None
+) -> str:
+    """Make a container that is not started yet; its id. Raises SandboxUnavailable where inputs cannot be mounted.
+
+    ``pipes`` is the folder of named pipes through which its worker talks.
+    """
     if spec.mounts and not daemon.local:
         raise SandboxUnavailable(
             f"the Docker daemon at {daemon.address} does not see this machine's files; "
             "send them with put(), or use a daemon behind a local socket"
         )
     limits = spec.limits
-    program = first_program(seccomp_program(daemon.machine), limits.stdout_bytes)
+    program = first_program(seccomp_program(daemon.machine), limits.stdout_bytes, str(INSIDE) if pipes else "")
     made = daemon.api.create_container(
         image,
         entrypoint=["python3", "-s", "-B", "-c", program],
@@ -56,15 +64,33 @@ def create(daemon: Daemon, image: str, runtime: str | None, uid: int, spec: Sand
         stdin_open=True,
         tty=False,
         network_disabled=True,
-        host_config=daemon.api.create_host_config(**_host_config(daemon, runtime, uid, spec)),
+        host_config=daemon.api.create_host_config(**_host_config(daemon, runtime, uid, spec, pipes)),
     )
     return str(made["Id"])
 
 
-def _host_config(daemon: Daemon, runtime: str | None, uid: int, spec: SandboxSpec) -> dict[str, Any]:
+def attach(daemon: Daemon, container: str) -> socket.socket:
+    """The raw connection to the container's standard streams. Raises SandboxError for a kind that has none."""
+    wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+    attached = daemon.api.attach_socket(container, params=wanted)
+    raw = getattr(attached, "_sock", attached)
+    if type(raw) is not socket.socket:
+        raise SandboxError(
+            f"a Docker daemon at {daemon.address} cannot be used: name one behind a Unix socket or plain TCP"
+        )
+    connection = raw.dup()
+    for held in (getattr(attached, "_response", raw), raw):  # the response first: it closes what reads the socket
+        held.close()
+    return connection
+
+
+def _host_config(
+    daemon: Daemon, runtime: str | None, uid: int, spec: SandboxSpec, pipes: Path | None
+) -> dict[str, Any]:
     from docker.types import LogConfig, Mount, Ulimit
 
     limits = spec.limits
+    bound = [(mount.inside, mount.source) for mount in spec.mounts] + ([(INSIDE, pipes)] if pipes else [])
     owned = f"uid={uid},gid={uid},nosuid,nodev"
     config: dict[str, Any] = {
         "auto_remove": True,
@@ -93,8 +119,8 @@ def _host_config(daemon: Daemon, runtime: str | None, uid: int, spec: SandboxSpe
             Ulimit(name="nofile", soft=limits.nofile, hard=limits.nofile),
         ],
         "mounts": [
-            Mount(str(mount.inside), str(mount.source), type="bind", read_only=True, propagation="rprivate")
-            for mount in spec.mounts
+            Mount(str(inside), str(source), type="bind", read_only=True, propagation="rprivate")
+            for inside, source in bound
         ],
     }
     return config | ({"runtime": runtime} if runtime else {})

@@ -6,12 +6,13 @@ With runc it shares the host's kernel; with gVisor's ``runsc`` code meets a kern
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import ClassVar
 
 from keyeloop.runtime.errors import SandboxError, SandboxUnavailable
-from keyeloop.sandbox.docker.daemon import IMAGE, Daemon, connect
+from keyeloop.sandbox.docker.daemon import GVISOR, IMAGE, Daemon, connect
 from keyeloop.sandbox.docker.owner import sweep
-from keyeloop.sandbox.docker.worker import DockerWorker
+from keyeloop.sandbox.docker.worker import Choice, DockerWorker
 from keyeloop.sandbox.probe import attack
 from keyeloop.sandbox.results import Availability
 from keyeloop.sandbox.session import WorkerSandbox
@@ -39,13 +40,13 @@ class Docker(WorkerSandbox):
         return Availability(True, cls.engine, "", "")
 
     def _launch(self) -> DockerWorker:
-        daemon, image, runtime = choose(self.spec, self._runtime)
-        sweep(daemon)
-        return DockerWorker(daemon, image, runtime, self.spec)
+        choice = choose(self.spec, self._runtime)
+        sweep(choice.daemon)
+        return DockerWorker(choice, self.spec)
 
 
-def choose(spec: SandboxSpec, runtime: str | None) -> tuple[Daemon, str, str | None]:
-    """The daemon, the image's id and the runtime, after they have withstood the probe.
+def choose(spec: SandboxSpec, runtime: str | None) -> Choice:
+    """The daemon, the image and the runtime, after they have withstood the probe; and how the worker is reached.
 
     Raises SandboxUnavailable whose text is the reason, a semicolon, and what to do.
     """
@@ -60,16 +61,27 @@ def choose(spec: SandboxSpec, runtime: str | None) -> tuple[Daemon, str, str | N
     if chosen and chosen not in daemon.runtimes:
         known = ", ".join(daemon.runtimes)
         raise SandboxUnavailable(f"the Docker daemon has no runtime {chosen}, only {known}; register it there")
-    if reason := _probe(daemon, image, chosen):
+    reason, by_pipes = _probe(daemon, image, chosen)
+    if reason:
         raise SandboxUnavailable(f"Docker cannot isolate code here: {reason}; look into the daemon's settings")
-    return daemon, image, chosen
+    return Choice(daemon, image, chosen, by_pipes)
 
 
 @functools.cache
-def _probe(daemon: Daemon, image: str, runtime: str | None) -> str:
-    """Why a container of ``image`` does not hold; empty if it does."""
+def _probe(daemon: Daemon, image: str, runtime: str | None) -> tuple[str, bool]:
+    """Why a container of ``image`` does not hold, empty if it does; and whether named pipes reach it.
+
+    They do not where containers have a kernel of their own, or where a security module keeps the folder from them.
+    """
+    choice = Choice(daemon, image, runtime, by_pipes=daemon.local and runtime != GVISOR)
+    if choice.by_pipes and not _attacked(choice):
+        return "", True
+    return _attacked(replace(choice, by_pipes=False)), False
+
+
+def _attacked(choice: Choice) -> str:
     try:
-        with _Probed(daemon, image, runtime) as sandbox:
+        with _Probed(choice) as sandbox:
             return attack(sandbox)
     except SandboxError as error:
         return " ".join(str(error).replace(";", ",").split())
@@ -78,9 +90,9 @@ def _probe(daemon: Daemon, image: str, runtime: str | None) -> str:
 class _Probed(Docker):
     """A container before it is known to hold."""
 
-    def __init__(self, daemon: Daemon, image: str, runtime: str | None) -> None:
-        super().__init__(SandboxSpec(), runtime=runtime)
-        self._daemon, self._image = daemon, image
+    def __init__(self, choice: Choice) -> None:
+        super().__init__(SandboxSpec(), runtime=choice.runtime)
+        self._choice = choice
 
     def _launch(self) -> DockerWorker:
-        return DockerWorker(self._daemon, self._image, self._runtime, self.spec)
+        return DockerWorker(self._choice, self.spec)

@@ -31,9 +31,15 @@ for name, number in (("stdout", @OUT@), ("stderr", @ERR@)):
     caught = os.memfd_create(name)
     os.dup2(caught, number)
     os.close(caught)
+ends = []
+if "@PIPES@":  # the host holds the other ends: no open waits
+    ends.append(os.open("@PIPES@/requests", os.O_RDONLY | os.O_NONBLOCK))
+    ends.append(os.open("@PIPES@/replies", os.O_WRONLY | os.O_NONBLOCK))
 worker = os.fork()
 if worker:
     try:
+        for end in ends:
+            os.close(end)
         prctl(4, 0)  # PR_SET_DUMPABLE: /proc/1 is closed to code
         os.close(1)
         told, tell = os.pipe()
@@ -64,12 +70,20 @@ if worker:
         while rest:
             rest = rest[os.write(2, rest):]
         os._exit(0)
+for number, end in enumerate(ends):
+    os.set_blocking(end, True)
+    os.dup2(end, number)
+    os.close(end)
 """
 
 
-def first_program(seccomp: bytes, kept_bytes: int) -> str:
-    """What a container's Python runs with ``-c``: the guard, which forks the worker, which takes its program."""
-    filled = {"@FILTER@": seccomp.hex(), "@KEPT@": str(kept_bytes)}
+def first_program(seccomp: bytes, kept_bytes: int, pipes: str = "") -> str:
+    """What a container's Python runs with ``-c``: the guard, which forks the worker, which takes its program.
+
+    ``pipes`` is the folder of :class:`~keyeloop.sandbox.docker.pipes.NamedPipes`, where the worker talks through them
+    rather than through the container's standard streams.
+    """
+    filled = {"@FILTER@": seccomp.hex(), "@KEPT@": str(kept_bytes), "@PIPES@": pipes}
     filled |= {"@OUT@": str(CAPTURED[0]), "@ERR@": str(CAPTURED[1])}
     text = _FIRST
     for mark, value in filled.items():

@@ -15,6 +15,7 @@ import time
 from typing import Final
 
 from keyeloop.sandbox.frames import FramePipe, PipeBroken, PipeClosed
+from keyeloop.sandbox.running import json_bytes
 from keyeloop.sandbox.spec import Limits
 
 _PIECE: Final = struct.Struct("!BxxxI")
@@ -37,7 +38,7 @@ class AttachedPipe(FramePipe):
             os.dup(connection.fileno()),
             os.dup(connection.fileno()),
             self._quiet[0],
-            json_bytes=(1 << 20) + 64 * limits.stdout_bytes,
+            json_bytes=json_bytes(limits),
             frame_bytes=limits.frame_bytes,
         )
 
@@ -45,6 +46,10 @@ class AttachedPipe(FramePipe):
     def words(self) -> bytes:
         """What came on standard error, bounded."""
         return bytes(self._words)
+
+    def fileno(self) -> int:
+        """Readable when the first process has said its last words, or the other side has closed."""
+        return self._socket.fileno()
 
     def ended(self) -> bool:
         """Whether the other side has closed."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from keyeloop.runtime.errors import SandboxError
-from keyeloop.sandbox.docker.container import create, fresh_uid, pids_limit
+from keyeloop.sandbox.docker.container import attach, create, fresh_uid, pids_limit
 from keyeloop.sandbox.docker.daemon import GVISOR, Daemon, line_of
 from keyeloop.sandbox.docker.first import CAPTURED
+from keyeloop.sandbox.docker.pipes import NamedPipes
 from keyeloop.sandbox.docker.stream import AttachedPipe
 from keyeloop.sandbox.docker.view import HostView, parse_status
 from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.results import Isolation
+from keyeloop.sandbox.running import frame_pipe, read_before_code
 from keyeloop.sandbox.spec import SandboxSpec
 
 END_S: Final = 3.0
@@ -26,15 +28,28 @@ LATE_S: Final = 0.2
 _PRIVILEGES: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a container is made by and of."""
+
+    daemon: Daemon
+    image: str
+    """Its id."""
+    runtime: str | None
+    """None for the daemon's own choice."""
+    by_pipes: bool
+    """Whether its worker is reached by named pipes; else through the daemon."""
+
+
 class DockerWorker:
     """Owns the container, the connection to it and the thread that ends it in time."""
 
-    def __init__(self, daemon: Daemon, image: str, runtime: str | None, spec: SandboxSpec) -> None:
+    def __init__(self, choice: Choice, spec: SandboxSpec) -> None:
         """Start it up to the point where the worker waits for its first message. Raises SandboxError."""
         from docker.errors import DockerException
 
-        self._daemon = daemon
-        self._runtime = runtime
+        self._daemon, self._runtime = daemon, runtime = choice.daemon, choice.runtime
+        self._pipes: NamedPipes | None = None
         self._uid = fresh_uid(daemon)
         self._spec = spec
         self._guard = threading.Lock()
@@ -44,9 +59,14 @@ class DockerWorker:
         self._begun_s = time.time()
         self._id = ""
         try:
-            self._id = create(daemon, image, runtime, self._uid, spec)
-            self._stream = AttachedPipe(self._attach(), spec.limits)
+            self._pipes = NamedPipes() if choice.by_pipes else None
+            source = self._pipes.source if self._pipes else None
+            self._id = create(daemon, choice.image, runtime, self._uid, spec, source)
+            self._stream = AttachedPipe(attach(daemon, self._id), spec.limits)
             self.pipe: FramePipe = self._stream
+            if self._pipes is not None:
+                ends = (self._pipes.requests_fd, self._pipes.replies_fd)
+                self.pipe = frame_pipe(*ends, self._stream.fileno(), spec.limits)
             daemon.api.start(self._id)
         except (DockerException, OSError) as error:
             self.end()
@@ -67,14 +87,18 @@ class DockerWorker:
 
     def confirm(self) -> Isolation:
         """Read what the kernel says of the container's first process, from the host's side where it can be seen."""
-        inside = parse_status(self._read("/proc/1/status"))
+        if self._pipes is not None:
+            self._pipes.remove()
+        inside = parse_status(read_before_code(self.pipe, "/proc/1/status"))
         facts = self._daemon.api.inspect_container(self._id)
         self._view = HostView.of(int(facts["State"]["Pid"]), self._uid)
         status = self._view.status if self._view else inside
         uids = {int(uid) for uid in status["Uid"].split()}
         wrong = [name for name in _PRIVILEGES if int(status.get(name, "0"), 16) != 0]
         wrong += [name for name in ("NoNewPrivs",) if status.get(name, "1") != "1"]
-        gvisor = self._runtime == GVISOR and self._daemon.kernel not in self._read("/proc/version").split()
+        gvisor = (
+            self._runtime == GVISOR and self._daemon.kernel not in read_before_code(self.pipe, "/proc/version").split()
+        )
         filtered = inside.get("Seccomp") == "2"
         if not (filtered or gvisor):
             wrong.append("Seccomp")
@@ -150,31 +174,12 @@ class DockerWorker:
                 self._daemon.api.remove_container(self._id, force=True, v=True)
         if self._view is not None:
             self._view.close()
+        if self._pipes is not None:
+            self._pipes.remove()
         if stream is not None:
+            if self.pipe is not stream:
+                self.pipe.close()
             stream.close()
-
-    def _attach(self) -> socket.socket:
-        """The raw connection to the container's standard streams."""
-        wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        attached = self._daemon.api.attach_socket(self._id, params=wanted)
-        raw = getattr(attached, "_sock", attached)
-        if type(raw) is not socket.socket:
-            raise SandboxError(
-                f"a Docker daemon at {self._daemon.address} cannot be used: name one behind a Unix socket or plain TCP"
-            )
-        connection = raw.dup()
-        for held in (getattr(attached, "_response", raw), raw):  # the response first: it closes what reads the socket
-            held.close()
-        return connection
-
-    def _read(self, path: str) -> str:
-        """A file of the container, asked of the worker before any code has run."""
-        deadline_s = time.monotonic() + END_S
-        self.pipe.send({"id": 0, "op": "get", "path": path, "offset": 0, "size": 1 << 16}, b"", deadline_s)
-        header, data = self.pipe.receive(deadline_s)
-        if "problem" in header:
-            raise SandboxError(f"the Docker sandbox cannot be checked: {path}: {header['problem']}")
-        return data.decode("ascii", "replace")
 
     def _watch(self) -> None:
         while not self._done.wait(max(0.0, min(self._expires_at_s - time.monotonic(), 1.0))):

@@ -20,12 +20,12 @@ from keyeloop.sandbox.cgroup import Cgroup, CgroupHome, find_cgroup_home
 from keyeloop.sandbox.docker.container import GVISOR_PIDS
 from keyeloop.sandbox.docker.first import CAPTURED
 from keyeloop.sandbox.docker.view import parse_status
-from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.gvisor.bundle import write_bundle
 from keyeloop.sandbox.interpreter import interpreter
 from keyeloop.sandbox.own_folder import make_folder
 from keyeloop.sandbox.process import Child
 from keyeloop.sandbox.results import Isolation
+from keyeloop.sandbox.running import frame_pipe, read_before_code
 from keyeloop.sandbox.spec import SandboxSpec
 
 END_S: Final = 3.0
@@ -67,8 +67,8 @@ class RunscWorker:
 
     def confirm(self) -> Isolation:
         """Read what gVisor's kernel says of the worker, and the host's kernel of gVisor."""
-        inside = parse_status(self._read("/proc/1/status"))
-        if os.uname().release in self._read("/proc/version").split():
+        inside = parse_status(read_before_code(self.pipe, "/proc/1/status"))
+        if os.uname().release in read_before_code(self.pipe, "/proc/version").split():
             raise SandboxError("the runsc sandbox is not isolated: it has the host's kernel")
         wrong = [name for name in ("CapPrm", "CapEff", "CapBnd") if int(inside.get(name, "0"), 16)]
         uids = {int(uid) for uid in parse_status(Path(f"/proc/{self._sentry()}/status").read_text())["Uid"].split()}
@@ -151,13 +151,7 @@ class RunscWorker:
             for fd in (requests[0], replies[1], block[0]):
                 os.close(fd)
         self._requests_fd = requests[1]
-        self.pipe = FramePipe(
-            requests[1],
-            replies[0],
-            self._child.exited_fd,
-            json_bytes=(1 << 20) + 64 * spec.limits.stdout_bytes,
-            frame_bytes=spec.limits.frame_bytes,
-        )
+        self.pipe = frame_pipe(requests[1], replies[0], self._child.exited_fd, spec.limits)
         try:
             self._cgroup = Cgroup(self._home, replace(spec.limits, pids=spec.limits.pids + GVISOR_PIDS))
             self._cgroup.add([self._child.pid])
@@ -183,12 +177,3 @@ class RunscWorker:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             return subprocess.run(command, capture_output=True, text=True, timeout=END_S, env={}, check=False).stdout
         return ""
-
-    def _read(self, path: str) -> str:
-        """A file inside, asked of the worker before any code has run."""
-        deadline_s = time.monotonic() + END_S
-        self.pipe.send({"id": 0, "op": "get", "path": path, "offset": 0, "size": 1 << 16}, b"", deadline_s)
-        header, data = self.pipe.receive(deadline_s)
-        if "problem" in header:
-            raise SandboxError(f"the runsc sandbox cannot be checked: {path}: {header['problem']}")
-        return data.decode("ascii", "replace")

@@ -45,7 +45,8 @@ def one_run(seed: int, seen: Counter[str]) -> None:
 
 @pytest.mark.timeout(SECONDS * 2 + 60)
 def test_a_lying_worker_never_stops_or_swells_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keyeloop.sandbox.session.FILES_S", 0.05)
+    for module in ("conversation", "session"):
+        monkeypatch.setattr(f"keyeloop.sandbox.{module}.FILES_S", 0.05)
     seen: Counter[str] = Counter()
     one_run(0, seen)
     gc.collect()
