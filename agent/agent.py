@@ -133,7 +133,7 @@ class Agent:
         plan = await asyncio.to_thread(
             plan_request, examined, asked.watch, counter, self._system, tools, self._limits, self._prices
         )
-        return replace(plan, note=self._model.pictures_note if plan.sources else "")
+        return replace(plan, note=self._model.pictures_note(counter) if plan.sources else "")
 
     async def ask(self, run: PathLike, question: str, *, answer: Any = None, deps: Any = None) -> Answer:
         """Go on with a recorded run: another question in the same conversation, as :meth:`Answer.ask` does.

@@ -26,8 +26,8 @@ class Counting(Protocol):
 def counting_model(model: ModelLike) -> Counting:
     """Counts for ``model`` as its backend would; for a folder from its config and tokenizer alone, without torch.
 
-    A server is asked for its list of models at most, when the context is needed. Raises InputError as
-    :func:`keyeloop.agent.models.load_model` does.
+    A server is asked for its list of models, and one that runs our plugin for what that says of it. Raises
+    InputError as :func:`keyeloop.agent.models.load_model` does.
     """
     check_model(model)
     if not isinstance(model, str | os.PathLike):
@@ -44,8 +44,5 @@ def planning_model(config: Config) -> ModelLike:
 
 
 def planned_server(config: Config) -> ModelBackend:
-    """The client of the address that settings name, with everything taken as given that it would try out."""
-    pictures, call_form = config.pictures or "user", config.call_form or "native"
-    return served_model(
-        config.model, config.model_copy(update={"pictures": pictures, "call_form": call_form, "tries": 1})
-    )
+    """The client of the address that settings name, which asks what a server says of itself and tries nothing out."""
+    return served_model(config.model, config.model_copy(update={"tries": 1}), try_out=False)

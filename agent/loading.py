@@ -51,17 +51,16 @@ class Loading:
         return backend
 
     def counting(self) -> Counting:
-        """Who counts a request that is only planned; this may ask a server for its list of models."""
+        """Who counts a request that is only planned; this may ask a server what it says of itself."""
         return self._backend or counting_model(self._given or planning_model(self._settings))
 
-    @property
-    def pictures_note(self) -> str:
-        """What a plan has to say of pictures at a server, which it asks for its list of models and nothing else."""
+    def pictures_note(self, counter: Counting) -> str:
+        """What a plan by ``counter`` has to say of pictures at a server, at which it tries nothing out."""
         if self._backend is not None or self._given is not None or not is_address(self._settings.model):
             return ""
         if self._settings.pictures == "omit":
             return "pictures are left out (pictures = omit): the model reads their addresses and sees nothing"
-        if self._settings.pictures is None:
+        if self._settings.pictures is None and not counter.capabilities().native_video:
             return "whether this server takes pictures was not tried: a run tries that first"
         return ""
 

@@ -93,8 +93,11 @@ def configured_model(config: Config) -> ModelLike:
     return served_model(config.model, config) if is_address(config.model) else config.model
 
 
-def served_model(name: str, config: Config) -> ModelBackend:
-    """The client for an address, with what settings say of its server; nothing is sent yet."""
+def served_model(name: str, config: Config, *, try_out: bool = True) -> ModelBackend:
+    """The client for an address, with what settings say of its server; nothing is sent yet.
+
+    Without ``try_out`` it will ask the server what that says of itself, and try nothing out.
+    """
     from keyeloop.model_backend.served.sending import Timeouts
 
     timeouts = Timeouts(config.connect_seconds, config.read_seconds, config.reply_seconds)
@@ -111,6 +114,7 @@ def served_model(name: str, config: Config) -> ModelBackend:
         call_form=config.call_form,
         timeouts=timeouts,
         tries=config.tries,
+        try_out=try_out,
     )
 
 

@@ -16,7 +16,8 @@ from keyeloop.model_backend.openai_chat.assembling import Assembly
 from keyeloop.model_backend.openai_chat.counting import TokenEstimate
 from keyeloop.model_backend.openai_chat.hermes import in_words
 from keyeloop.model_backend.openai_chat.messages import PATH, CallForm, Form, PicturePlace
-from keyeloop.model_backend.openai_chat.probing import Facts, ask
+from keyeloop.model_backend.openai_chat.own_server import exact_count
+from keyeloop.model_backend.openai_chat.probing import Facts, ask, named
 from keyeloop.model_backend.openai_chat.writing import RequestWriter
 from keyeloop.model_backend.scripted import PatchCost
 from keyeloop.model_backend.served.asked_once import AskedOnce
@@ -68,6 +69,7 @@ class OpenAIChat:
         cost: VisualCost | None = None,
         timeouts: Timeouts | None = None,
         tries: int = TRIES,
+        try_out: bool = True,
     ) -> None:
         """Nothing is sent yet. What is left out is asked of the server before the first request.
 
@@ -75,7 +77,8 @@ class OpenAIChat:
         else 32,768). ``pictures`` says where a tool's pictures stand: ``tool``, ``user``, or ``omit`` for a model that
         sees nothing and is told only their addresses. ``call_form`` says how calls travel: ``native``, or ``text`` in
         Hermes' words where the server or its template would drop them. ``cost`` is the picture arithmetic (see
-        :func:`visual_cost`). InputError for a bad address.
+        :func:`visual_cost`). Without ``try_out`` the server is asked what it says of itself and is sent no trial
+        request: pictures then count as seen, in user turns. InputError for a bad address.
         """
         self.address: Address = parse_address(address)
         self._sender = Sender(
@@ -86,9 +89,10 @@ class OpenAIChat:
             loopback=self.address.loopback,
         )
         self._context_tokens, self._pictures, self._call_form = context_tokens, pictures, call_form
-        self._cost = cost
+        self._cost, self._try_out = cost, try_out
         self._writer = RequestWriter()
         self._model = AskedOnce(self._meet)
+        self._listed = AskedOnce(lambda: named(self._sender, self.address))
         self._reasoning_field: str | None = None
         self._opens_thinking = False
 
@@ -105,12 +109,15 @@ class OpenAIChat:
     ) -> Reply:
         """Ask for one turn.
 
-        Raises ContextOverflow when the server says that the request is too long, BackendError when it cannot be
-        reached, refuses, breaks off, takes too long, or was sent pictures that it cannot take.
+        Raises InputError for a ``#name`` that the server does not list, ContextOverflow when it says that the request
+        is too long, BackendError when it cannot be reached, refuses, breaks off, takes too long, or was sent pictures
+        that it cannot take.
         """
         started = time.monotonic()
         require_requests_allowed(str(self.address))
         known = await self._model.wait()
+        if not known.facts.listed:
+            await self._listed.wait()
         facts, where = known.facts, self._sender.where
         place = facts.pictures
         pictures = [image.media for message in request.messages for part in message.parts for image in images_of(part)]
@@ -149,7 +156,9 @@ class OpenAIChat:
 
     async def _meet(self) -> _Model:
         require_requests_allowed(str(self.address))
-        facts = await ask(self._sender, self.address, self._context_tokens, self._pictures, self._call_form)
+        facts = await ask(
+            self._sender, self.address, self._context_tokens, self._pictures, self._call_form, try_out=self._try_out
+        )
         own = facts.own
         limits = own.limits if own is not None else None
         cost = self._cost or (visual_cost(facts.name) if limits is None else KeyeVisualCost(limits))
@@ -160,6 +169,9 @@ class OpenAIChat:
             native_video=own is not None,
             tool_images=facts.pictures == "tool",
         )
-        estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit", final=own is not None)
+        exact = (
+            exact_count(own.folder) if own is not None and own.folder is not None and self.address.loopback else None
+        )
+        estimate = TokenEstimate(cost, pictures_sent=facts.pictures != "omit", final=own is not None, exact=exact)
         shared = own.media_store if own is not None and self.address.loopback else None
         return _Model(facts, capabilities, estimate, PictureNames(shared))

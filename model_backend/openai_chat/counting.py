@@ -4,7 +4,7 @@ The estimate is a token for every digit, other bytes over :data:`BYTES_A_TOKEN`,
 picture arithmetic. Each reply calibrates it: a request without pictures sets the scale of text, one with pictures that
 of pictures, and what is still missing is kept for each task as an offset. So for the part of a history that the server
 has already read the count is the server's own, and only what came since is estimated. Within one calibration a longer
-history never counts less.
+history never counts less. Where the tokenizer of keyeloop's own server is on this machine, it counts instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keyeloop.model_backend.base import Request
@@ -20,6 +20,7 @@ from keyeloop.model_backend.keye.sizing import PIXELS_PER_TOKEN
 from keyeloop.model_backend.openai_chat.messages import tool_form
 from keyeloop.model_backend.served.remembered import Remembered
 from keyeloop.runtime.content import Image, Message, ToolSpec, Usage, images_of
+from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.visual_cost import VisualCost
 
 BYTES_A_TOKEN = 3.5
@@ -41,17 +42,28 @@ Task = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 class _Size:
     text: float
     visual: float
+    exact: bool = False
+    """Counted by the served tokenizer: no scale changes it."""
 
 
 class TokenEstimate:
     """Counts requests of one served model. Threads may share it."""
 
-    def __init__(self, cost: VisualCost, *, pictures_sent: bool = True, final: bool = False) -> None:
+    def __init__(
+        self,
+        cost: VisualCost,
+        *,
+        pictures_sent: bool = True,
+        final: bool = False,
+        exact: Callable[[Request], Usage] | None = None,
+    ) -> None:
         """Without ``pictures_sent`` they are words in their requests, and cost as much.
 
-        ``final`` pictures are never resized by the server: their cost is known, and is not learnt.
+        ``final`` pictures are never resized by the server: their cost is known, and is not learnt. ``exact`` counts
+        with the served tokenizer; BackendError from it, for a picture that the server will resize, leaves the request
+        to the estimate.
         """
-        self._cost, self._pictures_sent, self._final = cost, pictures_sent, final
+        self._cost, self._pictures_sent, self._final, self._exact = cost, pictures_sent, final, exact
         self._text_scale = self._visual_scale = 1.0
         self._offsets: OrderedDict[Task, float] = OrderedDict()
         self._sizes: Remembered[_Size] = Remembered(KEPT_SIZES)
@@ -64,7 +76,7 @@ class TokenEstimate:
         with self._lock:
             offset = self._offsets.get(_task(request), 0.0)
             scaled = self._scaled(size)
-            visual = round(size.visual * self._visual_scale)
+            visual = round(size.visual * (1.0 if size.exact else self._visual_scale))
         return Usage(input_tokens=max(1, visual, round(scaled + offset)), visual_tokens=visual)
 
     def calibrate(self, request: Request, prompt_tokens: int) -> None:
@@ -73,7 +85,9 @@ class TokenEstimate:
         if prompt_tokens < 1:
             return
         with self._lock:
-            if not size.visual:
+            if size.exact:
+                pass
+            elif not size.visual:
                 self._text_scale = _bounded(prompt_tokens / max(1.0, size.text))
             elif not self._final:
                 self._visual_scale = _bounded((prompt_tokens - size.text * self._text_scale) / size.visual)
@@ -84,12 +98,23 @@ class TokenEstimate:
                 self._offsets.popitem(last=False)
 
     def _scaled(self, size: _Size) -> float:
+        if size.exact:
+            return size.text + size.visual
         return size.text * self._text_scale + size.visual * self._visual_scale
 
     def _size(self, request: Request) -> _Size:
         return self._wholes.get((request.messages, request.tools), lambda: self._sum(request))
 
     def _sum(self, request: Request) -> _Size:
+        if self._exact is not None:
+            try:
+                counted = self._exact(request)
+            except BackendError:
+                return self._estimated(request)
+            return _Size(float(counted.input_tokens - counted.visual_tokens), float(counted.visual_tokens), exact=True)
+        return self._estimated(request)
+
+    def _estimated(self, request: Request) -> _Size:
         text = self._sizes.get((request.tools,), lambda: _tools_size(request.tools)).text
         visual = 0.0
         for message in request.messages:

@@ -48,6 +48,8 @@ class Facts:
     calls: CallForm
     own: OwnServer | None = None
     """It runs keyeloop's plugin, and nothing that was set by hand says otherwise."""
+    listed: bool = True
+    """The name was held against the server's list; False where nothing had to be asked."""
 
 
 async def ask(
@@ -56,27 +58,37 @@ async def ask(
     context_tokens: int | None,
     pictures: PicturePlace | None,
     calls: CallForm | None,
+    *,
+    try_out: bool = True,
 ) -> Facts:
-    """Ask a server what is not given.
+    """Ask a server what is not given; without ``try_out`` nothing but what it says of itself, the rest is guessed.
 
-    Raises InputError where the address has no ``#name`` and the server does not list exactly one model, BackendError
-    where it cannot be asked.
+    Raises InputError where the address's ``#name`` is none that the server lists, or there is none and the server does
+    not list exactly one model, BackendError where it cannot be asked.
     """
-    listed: list[Mapping[str, Any]] = []
     unset = pictures is None and calls is None
-    if address.name is None or context_tokens is None or unset:
-        listed = await _listed(sender, required=address.name is None)
-    name = address.name or _only(listed, address)
-    entry = next((one for one in listed if one.get("id") == name), listed[0] if len(listed) == 1 else {})
+    tried = try_out and (pictures is None or calls is None)
+    if address.name is not None and context_tokens is not None and not unset and not tried:
+        return Facts(address.name, context_tokens, pictures or "user", calls or "native", listed=False)
+    name, entry = await named(sender, address)
     if context_tokens is None:
         context_tokens = _context_of(entry) or DEFAULT_CONTEXT_TOKENS
     own = await own_server(sender, entry) if unset else None
     if own is not None:
         return Facts(name, context_tokens, "tool", "native", own)
+    if not try_out:
+        return Facts(name, context_tokens, pictures or "user", calls or "native")
     words: int | None = None
     if calls is None:
         calls, words = await _call_form(sender, name)
     return Facts(name, context_tokens, pictures or await _place(sender, name, calls, words), calls)
+
+
+async def named(sender: Sender, address: Address) -> tuple[str, Mapping[str, Any]]:
+    """The name of the model that is asked for, and what the server lists of it. Raises as :func:`ask` does."""
+    listed = await _listed(sender, required=address.name is None)
+    name = address.name or _only(listed, address)
+    return name, _entry(listed, name, address)
 
 
 async def _listed(sender: Sender, required: bool) -> list[Mapping[str, Any]]:
@@ -93,12 +105,38 @@ async def _listed(sender: Sender, required: bool) -> list[Mapping[str, Any]]:
 
 
 def _only(listed: Sequence[Mapping[str, Any]], address: Address) -> str:
-    names = [one["id"] for one in listed if isinstance(one.get("id"), str) and one["id"]]
+    names = _names(listed)
     if len(names) == 1:
-        return str(names[0])
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    what = f"{address.base} serves {len(names)} models ({shown})" if names else f"{address.base} lists no models"
-    raise InputError(f"{what}: write {address.base}#{names[0] if names else 'name'} to choose one")
+        return names[0]
+    what = f"serves {len(names)} models ({_shown(names)})" if names else "lists no models"
+    raise InputError(f"{address.base} {what}: write {address.base}#{names[0] if names else 'name'} to choose one")
+
+
+def _entry(listed: Sequence[Mapping[str, Any]], name: str, address: Address) -> Mapping[str, Any]:
+    """What the server lists of a model; nothing where it lists none. InputError for a name that is not among them.
+
+    llama.cpp lists aliases, Ollama takes a name without ``:latest``, and SGLang an adapter behind its model's name.
+    """
+    for one in listed:
+        aliases = one.get("aliases")
+        known = [one.get("id"), *(aliases if isinstance(aliases, list) else [])]
+        if name in known or f"{name}:latest" in known or name.partition(":")[0] in known:
+            return one
+    names = _names(listed)
+    if names:
+        alone = ", or leave #name out" if len(names) == 1 else ""
+        raise InputError(
+            f"{address.base} serves no model {name!r}; it lists {_shown(names)}: write {address.base}#{names[0]}{alone}"
+        )
+    return {}
+
+
+def _names(listed: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [one["id"] for one in listed if isinstance(one.get("id"), str) and one["id"]]
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def _context_of(entry: Mapping[str, Any]) -> int | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.cli import main
 from keyeloop.agent.models import check_model, configured_model, load_model
+from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.openai_chat.address import parse_address
 from keyeloop.model_backend.openai_chat.backend import OpenAIChat
 from keyeloop.runtime.config import load_config
+from keyeloop.runtime.content import Message, Text
 from keyeloop.runtime.errors import BackendError, InputError
+from keyeloop.runtime.media import MediaStore
 from tests.model_backend.loopback_server import Play, Received, failed, loopback, said
 
 
@@ -101,6 +105,26 @@ def test_settings_reach_the_client() -> None:
     assert model.capabilities().context_tokens == 99
     assert configured_model(load_config(environment={})) == "keye-tiny"
     assert isinstance(load_model("http://127.0.0.1:1/v1#m"), OpenAIChat)
+
+
+@pytest.mark.parametrize("given", [{}, {"context_tokens": 100, "pictures": "user", "call_form": "native"}])
+async def test_a_name_that_the_server_does_not_list_is_told_with_what_it_serves(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    question = Request((Message("user", (Text("hi"),)),))
+    with loopback(lambda _: said("hello"), models=("keye-a", "keye-b:latest")) as server:
+        wrong = OpenAIChat(f"{server.address}#keye-c", **given)
+        with pytest.raises(InputError, match=r"serves no model 'keye-c'; it lists keye-a, keye-b:latest: .*#keye-a$"):
+            await wrong.generate(question, MediaStore(tmp_path))
+        assert not server.received, "no chat request"
+        for name in ("keye-a", "keye-b", "keye-b:latest", "keye-a:adapter"):
+            right = OpenAIChat(f"{server.address}#{name}", **given)
+            assert (await right.generate(question, MediaStore(tmp_path))).message.text == "hello"
+        asked = {request.json["model"] for request in server.received}
+    assert asked == {"keye-a", "keye-b", "keye-b:latest", "keye-a:adapter"}
+    with loopback(lambda _: said("hello"), models=()) as server:
+        unlisted = OpenAIChat(f"{server.address}#anything", **given)
+        assert (await unlisted.generate(question, MediaStore(tmp_path))).message.text == "hello"
 
 
 def test_the_command_line_asks_a_server(

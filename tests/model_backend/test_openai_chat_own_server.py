@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from keyeloop.agent.counting import planned_server
+from keyeloop.agent.loading import Loading
 from keyeloop.model_backend.base import Request
 from keyeloop.model_backend.keye.cost import KEYE_TINY_LIMITS, KeyeVisualCost
 from keyeloop.model_backend.keye.template import render
@@ -22,6 +24,7 @@ from keyeloop.model_backend.sglang.plugin.media.pictures import PictureLoader
 from keyeloop.model_backend.sglang.plugin.media.store import ReferencedStore
 from keyeloop.model_backend.sglang.shared_store import identity_of
 from keyeloop.model_backend.sglang.wire import CLIP, read_clip, reference
+from keyeloop.runtime.config import Config
 from keyeloop.runtime.content import Image, Message, Text, ToolCall, ToolSpec, Video
 from keyeloop.runtime.evidence import Region, View
 from keyeloop.runtime.media import MediaStore
@@ -167,6 +170,36 @@ async def test_the_server_tells_what_it_can_and_nothing_is_tried_out(tmp_path: P
     assert capabilities.native_video and capabilities.tool_images and capabilities.context_tokens == 8192
     assert isinstance(capabilities.cost, KeyeVisualCost) and capabilities.cost.limits == KEYE_TINY_LIMITS
     assert [path for path in paths if "models" not in path] == ["/server_info"]
+
+
+def test_a_plan_asks_what_the_server_says_and_counts_as_it_does(tmp_path: Path) -> None:
+    """Also where the served tokenizer is not here: pictures are never a guess at keyeloop's own server."""
+    media, tiny = MediaStore(tmp_path), model_folder("keye-tiny")
+    request = Request(looked(media), (LOOK,))
+    exact = len(KeyeTokenizer(tiny / "tokenizer.json").lay_out(render(looked(media), [LOOK])).ids)
+    for folder, counted in ((str(tiny), exact), ("/nowhere", None)):
+        with keyeloop_server(info=status() | {"tokenizer_path": folder}) as server:
+            planned = planned_server(Config(model=server.address))
+            usage = planned.count_tokens(request)
+            assert Loading(server.address, Config()).pictures_note(planned) == "", "it is known that it takes them"
+            assert [received.path for received in server.received] == ["/server_info"]
+        assert planned.capabilities().native_video and usage.visual_tokens == 3 * 45
+        assert usage.input_tokens == counted if counted else usage.input_tokens != exact
+
+
+async def test_an_exact_count_is_still_held_to_the_servers_own(tmp_path: Path) -> None:
+    """Such as where its template says more than ours, or a picture is resized there."""
+    media = MediaStore(tmp_path)
+    asked, odd = Message("user", (Text("What?"),)), np.zeros((100, 100, 3), np.uint8)
+    with keyeloop_server("x", info=status() | {"model_path": str(model_folder("keye-tiny"))}) as server:
+        model = OpenAIChat(server.address)
+        before = model.count_tokens(Request((asked,))).input_tokens
+        await model.generate(Request((asked,)), media)
+        assert model.count_tokens(Request((asked,))).input_tokens == 10 != before, "the server counted 10"
+        again = Request((asked, Message("assistant", (Text("x"),)), asked))
+        assert model.count_tokens(again).input_tokens > 10
+        unfit = Request((Message("user", (Image(media.put_image(odd), None),)),))
+        assert model.count_tokens(unfit).visual_tokens == 100 * 100 // 784
 
 
 @pytest.mark.parametrize(
