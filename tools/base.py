@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +15,21 @@ from keyeloop.runtime.views import ViewBook
 from keyeloop.runtime.visual_cost import VisualCost
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a call is; for people, never told to the model."""
+
+    text: str = ""
+    done: float | None = None
+    total: float | None = None
+
+
 @dataclass
 class ToolContext:
     """What a run lends to its tools. One per run."""
 
-    inputs: Mapping[str, Source]
-    """Declared sources by the name that the model uses; a tool reads nothing else."""
+    inputs: MutableMapping[str, Source]
+    """Declared sources by the name that the model uses, and the videos that tools made; a tool reads nothing else."""
     media: MediaStore
     views: ViewBook
     """Every view of the run by handle; mints new handles."""
@@ -38,6 +47,13 @@ class ToolContext:
     """What went wrong beneath a tool (a sandbox that died, say), for the record; the run takes them out."""
     deps: Any = field(default=None, repr=False)
     """What the caller handed to the run for its own tools (``Agent(..., deps=...)``); neither recorded nor sent."""
+    on_progress: Callable[[Progress], None] | None = field(default=None, repr=False)
+    """Who hears of this call's progress; may be called in any thread."""
+
+    def report(self, text: str = "", done: float | None = None, total: float | None = None) -> None:
+        """Tell whoever watches the run how far this call is, from any thread; the model is told nothing."""
+        if self.on_progress is not None:
+            self.on_progress(Progress(text, done, total))
 
     def remember(self, parts: Iterable[Part]) -> None:
         """Note the pictures among ``parts``: the model has them before it now."""

@@ -1,4 +1,4 @@
-"""What a tool returns, as content: records as JSON, arrays and PIL images as pictures of the model's size."""
+"""What a tool returns, as content: records as JSON, arrays and PIL images as pictures of the model's size, lossless."""
 
 from __future__ import annotations
 
@@ -10,32 +10,37 @@ import cv2
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from keyeloop.runtime.content import Image, Part, Text, Video, images_of
+from keyeloop.runtime.content import Image, MediaRef, Part, Text, Video, images_of
 from keyeloop.runtime.errors import InputError, JournalError, ToolDefinitionError, ToolError
 from keyeloop.runtime.evidence import View
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.visual_cost import FrameSize
+from keyeloop.tools.artifacts import FOLDER, keep_text
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.calling import Pieces
 
 MAX_TEXT_CHARS = 16_000
-"""A longer text is cut in its middle, with a note of how much is left out."""
+"""A longer text is cut in its middle, with a note of how much is left out and where all of it is."""
 NOTHING = "done"
 """What a model reads when a function returned None."""
 _MIN_SIDE_PX = 28
 _MAX_ARRAY_ITEMS = 4096
 
 
-def to_parts(value: Any, context: ToolContext, tool: str) -> tuple[Part, ...]:
+def to_parts(value: Any, context: ToolContext, tool: str, max_chars: int = MAX_TEXT_CHARS) -> tuple[Part, ...]:
     """Content of a returned value: text, number, record, picture, part, or a list that holds any picture or part.
 
-    Raises ToolDefinitionError, naming ``tool``, for a value that a model cannot read.
+    A text longer than ``max_chars`` is kept whole as an artifact of the run. Raises ToolDefinitionError, naming
+    ``tool``, for a value that a model cannot read.
     """
-    if isinstance(value, list | tuple) and any(_is_content(item) for item in value):
-        return tuple(part for item in value for part in to_parts(item, context, tool))
+    if isinstance(value, Pieces) or (isinstance(value, list | tuple) and any(_is_content(item) for item in value)):
+        return tuple(part for item in value for part in to_parts(item, context, tool, max_chars))
     if isinstance(value, Image):
         return (_at_model_size(value, context),)
-    if isinstance(value, Text | Video):
+    if isinstance(value, Text):
+        return (Text(capped(value.text, tool, context, max_chars)),)
+    if isinstance(value, Video):
         return (value,)
     pixels = _pixels(value)
     if pixels is not None:
@@ -43,15 +48,15 @@ def to_parts(value: Any, context: ToolContext, tool: str) -> tuple[Part, ...]:
     if value is None:
         return (Text(NOTHING),)
     if isinstance(value, str):
-        return (Text(shortened(value)),)
+        return (Text(capped(value, tool, context, max_chars)),)
     try:
         plain = to_jsonable_python(value, fallback=_plain, inf_nan_mode="constants")
     except (ValueError, TypeError):
         raise ToolDefinitionError(
-            f"tool {tool!r} returned {_name(value)}: return text, a number, a list, a dict, a dataclass, "
-            "an RGB array of uint8 or a PIL image"
+            f"tool {tool!r} returned {_name(value)}: return text, a number, a list, a dict, a dataclass, an RGB array "
+            "of uint8, a PIL image, a figure, or the path of a picture or video"
         ) from None
-    return (Text(shortened(json.dumps(plain, ensure_ascii=False))),)
+    return (Text(capped(json.dumps(plain, ensure_ascii=False), tool, context, max_chars)),)
 
 
 def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) -> Image:
@@ -65,7 +70,22 @@ def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) 
         shrinks = size.width * size.height < width * height
         way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         pixels = np.asarray(cv2.resize(pixels, (size.width, size.height), interpolation=way), np.uint8)
-    return Image(context.media.put_image(pixels), view)
+    return Image(store_exact(pixels, context.media), view)
+
+
+def store_exact(pixels: Pixels, media: MediaStore) -> MediaRef:
+    """Store a picture without loss, so that a server decodes the very pixels; same pixels, same bytes, same address."""
+    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))
+    if not done:
+        raise ToolError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels could not be encoded")
+    return media.put_bytes(data.tobytes())
+
+
+def capped(text: str, tool: str, context: ToolContext, max_chars: int) -> str:
+    """Text whose middle is left out where it is longer than ``max_chars``; all of it is then kept with the run."""
+    if len(text) <= max_chars:
+        return text
+    return shortened(text, max_chars, f"; all of it is in {FOLDER}/{keep_text(text, tool, context)}")
 
 
 def fitting_size(width: int, height: int, context: ToolContext) -> FrameSize:
@@ -155,9 +175,9 @@ def _name(value: Any) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
 
 
-def shortened(text: str, limit_chars: int = MAX_TEXT_CHARS) -> str:
-    """Text whose middle is left out, with a note of how much, where it is longer than ``limit_chars``."""
+def shortened(text: str, limit_chars: int = MAX_TEXT_CHARS, where: str = "") -> str:
+    """Text whose middle is left out, with a note of how much (and ``where``), if longer than ``limit_chars``."""
     if len(text) <= limit_chars:
         return text
     half = limit_chars // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out{where} ...\n{text[-half:]}"

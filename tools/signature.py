@@ -15,8 +15,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from keyeloop.runtime.errors import ToolDefinitionError, ToolError
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.docstring import read_docstring
+from keyeloop.tools.hints import resolve_hints
+from keyeloop.tools.schema import compact, strict
 
-_KEY_ORDER = ("type", "description", "properties", "required", "enum", "items", "minItems", "maxItems")
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
 
 
@@ -26,7 +27,7 @@ class Signature:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
         self._signature = inspect.signature(function)
-        hints = _hints(function, name)
+        hints = resolve_hints(function, name)
         described = read_docstring(function.__doc__).parameters
         self._context_name: str | None = None
         self._fields: dict[str, str] = {}
@@ -49,12 +50,16 @@ class Signature:
             self._model: type[BaseModel] = create_model(
                 "Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
             )
-            self.schema = _compact(self._model.model_json_schema(schema_generator=_QuietSchema))
+            whole = self._model.model_json_schema(schema_generator=_QuietSchema)
         except (PydanticUserError, TypeError) as error:
             raise ToolDefinitionError(
                 f"tool {name!r} has a parameter that JSON cannot carry: {str(error).splitlines()[0]} Use str, int, "
                 "float, bool, list, dict, an Enum, a Literal, a dataclass or a pydantic model"
             ) from None
+        self.schema: dict[str, Any] = compact(whole)
+        """What a model is told."""
+        self.strict_schema: dict[str, Any] = strict(whole)
+        """What its calls are held to: keys that are not declared are refused."""
 
     @property
     def takes_context(self) -> bool:
@@ -67,6 +72,8 @@ class Signature:
             checked = self._model.model_validate(dict(arguments))
         except ValidationError as error:
             raise ToolError(self._explain(error)) from None
+        except RecursionError:
+            raise ToolError(f"the arguments of {self._name} are nested too deeply") from None
         values = {name: getattr(checked, field) for field, name in self._fields.items()}
         if self._context_name is not None:
             values[self._context_name] = context
@@ -79,7 +86,7 @@ class Signature:
         problems = []
         for problem in error.errors(include_url=False):
             where = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
+            if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
                 known = ", ".join(self._fields.values()) or "none"
                 problems.append(f"{self._name} has no argument {where!r}; its arguments: {known}")
             elif problem["type"] == "missing":
@@ -97,24 +104,15 @@ class _QuietSchema(GenerateJsonSchema):
         self.ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}
 
 
-def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    try:
-        return typing.get_type_hints(target, include_extras=True)
-    except NameError as error:
-        raise ToolDefinitionError(
-            f"a type hint of tool {name!r} cannot be resolved ({error}): define or import it at the top of the module"
-        ) from None
-
-
 def _hint(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> Any:
     if parameter.kind not in _BY_NAME:
         raise ToolDefinitionError(
             f"tool {name!r} takes {str(parameter).split(':')[0]}: a model must know every argument; name each of them"
         )
     if parameter.name not in hints:
-        cure = "decorate the bound method" if parameter.name == "self" else f"write {parameter.name}: str, for example"
-        raise ToolDefinitionError(f"parameter {parameter.name!r} of tool {name!r} has no type: {cure}")
+        raise ToolDefinitionError(
+            f"parameter {parameter.name!r} of tool {name!r} has no type: write {parameter.name}: str, for example"
+        )
     if isinstance(parameter.default, FieldInfo):
         raise ToolDefinitionError(
             f"parameter {parameter.name!r} of tool {name!r} has a Field for default: write Annotated[type, Field(...)]"
@@ -125,44 +123,3 @@ def _hint(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) -> 
 def _describes_itself(hint: Any) -> bool:
     metadata = getattr(hint, "__metadata__", ())
     return any(isinstance(item, FieldInfo) and item.description is not None for item in metadata)
-
-
-def _compact(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without what tells a model nothing: titles, ``additionalProperties``, unions of bare types."""
-    short = _short(schema)
-    return {"type": "object", "properties": {}, "required": [], **short}
-
-
-def _short(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_short(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    short: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "title" or (key == "additionalProperties" and value is False):
-            continue
-        if key in ("properties", "$defs"):  # here keys are names, not words of the schema language
-            short[key] = {name: _short(item) for name, item in value.items()}
-        else:
-            short[key] = value if key in ("default", "enum", "const", "required") else _short(value)
-    _join_types(short)
-    _join_items(short)
-    order = [key for key in _KEY_ORDER if key in short]
-    return {key: short[key] for key in (*order, *(key for key in short if key not in order))}
-
-
-def _join_types(schema: dict[str, Any]) -> None:
-    """``anyOf`` of bare types becomes a list of types."""
-    choices = schema.get("anyOf", ())
-    if choices and all(choice.keys() == {"type"} and isinstance(choice["type"], str) for choice in choices):
-        del schema["anyOf"]
-        schema["type"] = [choice["type"] for choice in choices]
-
-
-def _join_items(schema: dict[str, Any]) -> None:
-    """A fixed row of equal items (a tuple) becomes ``items``."""
-    row = schema.get("prefixItems", ())
-    if row and "items" not in schema and all(item == row[0] for item in row):
-        del schema["prefixItems"]
-        schema["items"] = row[0]

@@ -23,6 +23,9 @@ class Toolset:
                 raise ToolDefinitionError(f"{name} is a class, not a tool: write {name}()")
             if not hasattr(tool, "spec"):
                 raise ToolDefinitionError(f"{name} is not a tool: put @tool above its definition")
+            require_bound = getattr(tool, "require_bound", None)
+            if require_bound is not None:
+                require_bound()
             if tool.spec.name in self._tools:
                 raise ToolDefinitionError(f"two tools are called {tool.spec.name!r}: give one of them @tool(name=...)")
             self._tools[tool.spec.name] = tool

@@ -136,8 +136,6 @@ def starred(*values: int) -> None: ...
 def keyworded(**values: int) -> None: ...
 def unknowable(lock: threading.Lock) -> None: ...
 def unresolved(x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-def generating(x: int) -> Any:
-    yield x
 
 
 class Method:
@@ -149,12 +147,10 @@ class Method:
     "function,problem",
     [
         (untyped, "parameter 'b' of tool 'untyped' has no type: write b: str"),
-        (Method.on, "parameter 'self' of tool 'on' has no type: decorate the bound method"),
         (starred, r"tool 'starred' takes \*values: a model must know every argument"),
         (keyworded, r"tool 'keyworded' takes \*\*values"),
         (unknowable, "tool 'unknowable' has a parameter that JSON cannot carry"),
         (unresolved, "type hint of tool 'unresolved' cannot be resolved .*Nowhere.*top of the module"),
-        (generating, "tool 'generating' is a generator: return a list"),
         (lambda: 1, "is no name for a tool"),
     ],
 )

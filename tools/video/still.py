@@ -12,7 +12,7 @@ from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import Pixels, read_header
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.results import fitting_size
+from keyeloop.tools.results import fitting_size, store_exact
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.frames import decoder_of, turn
@@ -106,4 +106,4 @@ def _stored(data: bytes, context: ToolContext, decoder: Decoder) -> Image:
         size = fitting_size(facts.width, facts.height, context)
         whole = Region(0, 0, facts.width, facts.height)
         (one,) = decoder.cut(file.name, None, whole, size.width, size.height)
-    return Image(context.media.put_image(one.pixels))
+    return Image(store_exact(one.pixels, context.media))
