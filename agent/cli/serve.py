@@ -100,7 +100,8 @@ def tell_plan(plan: Plan) -> None:
     if room is not None:
         each = " on each GPU" if plan.settings.tensor_parallel > 1 else ""
         _say("memory", f"{room.usable_bytes / 1e9:,.2f} GB to use{each}: weights {room.need.weights / 1e9:,.2f} GB, "
-                       f"pictures {room.need.pictures / 1e9:,.2f} GB, a token {room.need.token:,} bytes")  # fmt: skip
+                       f"pictures {room.need.pictures / 1e9:,.2f} GB, a token {room.need.token:,} bytes "
+                       f"(index keys {plan.settings.index})")  # fmt: skip
         _say(
             "fits", f"{room.largest_context:,} tokens of context; {room.cache_tokens:,} of cache, all requests together"
         )

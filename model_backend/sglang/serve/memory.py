@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keyeloop.model_backend.keye.config import KeyeConfig
-from keyeloop.model_backend.keye.describe import BF16_BYTES, INDEX_SCALE_BYTES, ModelDescription
+from keyeloop.model_backend.keye.describe import BF16_BYTES, ModelDescription
 from keyeloop.model_backend.keye.sizing import VIDEO_TOTAL_TOKENS
 
 Quantization = Literal["none", "fp8"]
 IndexMode = Literal["exact", "fp8"]
 FP8_BYTES, FLOAT32_BYTES = 1, 4
+INDEX_SCALE_BYTES = 4
+"""Beside every fp8 index key: one float32 a token and layer."""
 PAGE_TOKENS = 64
 """Cache is given out in pages of this size, as in the authors' own server."""
 DEFAULT_SHARE = 0.85
