@@ -12,9 +12,9 @@ from typing import Any, Unpack
 
 from keyeloop.agent.answer import Answer
 from keyeloop.agent.answer_form import answer_form
+from keyeloop.agent.argument_check import check_schemas
 from keyeloop.agent.batch import many
 from keyeloop.agent.builtin import builtin_tools
-from keyeloop.agent.dispatch import check_schemas
 from keyeloop.agent.inputs import CheckedTask, Examination, PathLike, read_images
 from keyeloop.agent.loading import Loading
 from keyeloop.agent.models import ModelLike
@@ -35,6 +35,7 @@ from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.prices import Prices
 from keyeloop.tools.base import Tool
+from keyeloop.tools.decorate import OnCrash
 from keyeloop.tools.toolset import Toolset
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.recorded import RecordedDecoder
@@ -45,8 +46,9 @@ class Agent:
 
     ``model`` is ``keye-tiny``, the folder of a checkpoint, ``http://host:port/v1#name``, ``replay:RUN``, or a backend.
     ``tools`` are all the tools that the model may call; left out, it gets the built-in ones. With ``prices`` every
-    usage tells its cost. ``deps`` is for tools that read it from their ``ToolContext``. ``runs`` is where every run
-    gets a folder of its own. What is not given is taken from ``settings``, and those, where they are not given, from
+    usage tells its cost. ``deps`` is for tools that read it from their ``ToolContext``. ``on_tool_crash`` says what an
+    exception of a tool that is no ToolError does, where the tool does not say itself: it ends the run (``end``) or is
+    told to the model (``continue``). ``runs`` is where every run gets a folder of its own. What is not given is taken from ``settings``, and those, where they are not given, from
     the environment (``KEYELOOP_*``) and ``keyeloop.toml``, as on the command line: ``Config()`` reads neither.
     """
 
@@ -63,6 +65,7 @@ class Agent:
         result_visual_tokens: int | None = None,
         clock: Clock | None = None,
         deps: Any = None,
+        on_tool_crash: OnCrash | None = None,
         settings: Config | None = None,
     ) -> None:
         settings = load_config() if settings is None else settings
@@ -81,6 +84,7 @@ class Agent:
         self._clock = clock or SystemClock()
         self._documents = settings.documents
         self._deps = deps
+        self._on_tool_crash = on_tool_crash or settings.on_tool_crash
         self.runs = Path(settings.runs if runs is None else runs)
 
     async def run(self, task: Task | str, **options: Unpack[Options]) -> Answer:
@@ -246,4 +250,5 @@ class Agent:
             decoder=decoder,
             model=self._model.name,
             past=past,
+            on_tool_crash=self._on_tool_crash,
         )

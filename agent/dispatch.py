@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from keyeloop.agent.argument_check import check_schemas, misfit
+from keyeloop.agent.working import Working
 from keyeloop.runtime.content import Part, Text, ToolCall, ToolResult, images_of
-from keyeloop.runtime.errors import OperatorError, ToolDefinitionError, ToolError
+from keyeloop.runtime.errors import OperatorError, ToolCrashed, ToolError
 from keyeloop.tools.base import Tool, ToolContext
+from keyeloop.tools.decorate import OnCrash
 from keyeloop.tools.results import check_parts
 from keyeloop.tools.toolset import Toolset
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
 
 CANCEL_GRACE_S = 1.0
 """How long an abandoned call may take to clean up before nobody waits for it any more."""
@@ -31,29 +32,34 @@ class Outcome:
 
     result: ToolResult
     duration_s: float = 0.0
+    crash: ToolCrashed | None = None
+    """What ends the run: the tool raised what is no ToolError, and was not told to go on."""
 
 
 class Dispatcher:
     """Runs the calls of one run on its tools."""
 
-    def __init__(self, tools: Toolset, context: ToolContext) -> None:
+    def __init__(
+        self,
+        tools: Toolset,
+        context: ToolContext,
+        on_crash: OnCrash = "end",
+        on_progress: Callable[[Working], None] | None = None,
+    ) -> None:
+        """``on_crash`` is for tools that do not say themselves; ``on_progress`` may be called in any thread."""
         self._tools = tools
         self._validators = check_schemas(tools)
         self._context = context
+        self._on_crash, self._on_progress = on_crash, on_progress
 
     def problem(self, call: ToolCall) -> str | None:
         """What is wrong with a call before it is made: an unknown tool, arguments that do not fit its schema."""
-        from jsonschema.exceptions import best_match
-
         try:
             self._tools.find(call.name)
         except ToolError as error:
             return clip(str(error))
-        wrong = best_match(self._validators[call.name].iter_errors(dict(call.arguments)))
-        if wrong is None:
-            return None
-        where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong.path).lstrip(".")
-        return f"{call.name}: {where + ': ' if where else ''}{clip(wrong.message)}"
+        wrong = misfit(self._validators[call.name], call.arguments)
+        return None if wrong is None else f"{call.name}: {clip(wrong)}"
 
     async def run(self, calls: Sequence[ToolCall], seconds_left: float | None = None) -> AsyncGenerator[Outcome, None]:
         """Run calls that have no :meth:`problem` all at once; outcomes come in call order, each as soon as it can.
@@ -82,19 +88,33 @@ class Dispatcher:
         if before is not None:
             await asyncio.wait({before})
         tool, clock = self._tools.find(call.name), self._context.clock
-        started_s = clock.monotonic()
-        limit_s = max(0.0, min(tool.timeout_s, until_s - started_s))
-        result = await self._call(tool, call, limit_s)
-        return Outcome(result, clock.monotonic() - started_s)
+        details: dict[str, Any] = {}
+        approve = getattr(tool, "approve", None)
+        if approve is not None:  # people take their time, and a call's own begins when it is allowed
+            try:
+                async with asyncio.timeout(None if until_s == math.inf else max(0.0, until_s - clock.monotonic())):
+                    details["approval"] = await approve(call, self._context)
+            except TimeoutError:
+                return Outcome(refused(call, f"{call.name} was not made: nobody allowed it in time"))
+            except ToolError as error:
+                denied = refused(call, str(error))
+                return Outcome(replace(denied, details={"approval": str(error)}))
+        slot = getattr(tool, "slot", nullcontext)
+        async with slot():
+            started_s = clock.monotonic()
+            limit_s = max(0.0, min(tool.timeout_s, until_s - started_s))
+            result, crash = await self._call(tool, call, limit_s)
+        result = replace(result, details={**result.details, **details})
+        return Outcome(result, clock.monotonic() - started_s, crash)
 
-    async def _call(self, tool: Tool, call: ToolCall, limit_s: float) -> ToolResult:
-        work = asyncio.ensure_future(tool.call(call.arguments, self._context))
+    async def _call(self, tool: Tool, call: ToolCall, limit_s: float) -> tuple[ToolResult, ToolCrashed | None]:
+        work = asyncio.ensure_future(tool.call(call.arguments, self._lent(call)))
         try:
             await asyncio.wait({work}, timeout=limit_s)
             if not work.done():
-                return refused(call, f"{call.name} was stopped after {limit_s:.3g} s; ask for less at once")
+                return refused(call, f"{call.name} was stopped after {limit_s:.3g} s; ask for less at once"), None
             if work.cancelled():  # by the tool itself: whoever cancels the run cancels this task too
-                return refused(call, f"{call.name} broke off by itself; try it another way")
+                return refused(call, f"{call.name} broke off by itself; try it another way"), None
             parts = tuple(work.result())
             media = self._context.media
             check = partial(check_parts, parts, media, call.name)
@@ -102,22 +122,33 @@ class Dispatcher:
                 check()
             else:  # pictures are decoded
                 await asyncio.to_thread(check)
-            return ToolResult(call.id, call.name, parts)
+            return ToolResult(call.id, call.name, parts), None
         except ToolError as error:
-            return refused(call, str(error))
+            return refused(call, str(error)), None
         except OperatorError as error:
-            return refused(call, f"{call.name} could not run: {clip(str(error))}", traceback.format_exc())
+            return refused(call, f"{call.name} could not run: {clip(str(error))}", traceback.format_exc()), None
         except Exception as error:
-            note = f"{call.name} broke down ({type(error).__name__}: {clip(str(error), 200)}); try it another way"
-            return refused(call, note, traceback.format_exc())
+            what = f"{type(error).__name__}: {clip(str(error), 200)}"
+            note = f"{call.name} broke down ({what}); try it another way"
+            result = refused(call, note, traceback.format_exc())
+            if (getattr(tool, "on_crash", None) or self._on_crash) == "continue":
+                return result, None
+            crash = ToolCrashed(
+                f"tool {call.name!r} raised {what} (its traceback is in the record; for errors that the model shall "
+                "read raise ToolError, and on_crash='continue' goes on after any)"
+            )
+            crash.__cause__ = error
+            return result, crash
         finally:
             if not work.done():
                 await _abandon(work)
 
-
-def check_schemas(tools: Iterable[Tool]) -> dict[str, Validator]:
-    """A validator of arguments for each tool; ToolDefinitionError for parameters that are no JSON schema."""
-    return {tool.spec.name: _validator(tool.spec.name, tool.spec.parameters) for tool in tools}
+    def _lent(self, call: ToolCall) -> ToolContext:
+        """The run's context for one call, which it tells how far it is."""
+        if self._on_progress is None:
+            return self._context
+        on_progress = self._on_progress
+        return replace(self._context, on_progress=lambda progress: on_progress(Working(call, progress)))
 
 
 def refused(call: ToolCall, problem: str, trace: str | None = None) -> ToolResult:
@@ -129,18 +160,6 @@ def refused(call: ToolCall, problem: str, trace: str | None = None) -> ToolResul
 def clip(text: str, limit: int = QUOTE_CHARS) -> str:
     """Text short enough to quote."""
     return text if len(text) <= limit else text[:limit] + "..."
-
-
-def _validator(name: str, schema: Mapping[str, Any]) -> Validator:
-    from jsonschema.exceptions import SchemaError  # a fifth of all imports, and a plan checks no call
-    from jsonschema.validators import validator_for
-
-    kind = validator_for(schema)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise ToolDefinitionError(f"the parameters of tool {name!r} are no JSON schema: {error.message}") from None
-    return kind(dict(schema))
 
 
 async def _abandon(work: asyncio.Future[Any]) -> None:

@@ -12,6 +12,7 @@ from rich.spinner import Spinner
 from rich.text import Text as Styled
 
 from keyeloop.agent.watching import Watching
+from keyeloop.agent.working import Working
 from keyeloop.agent.wording import (
     call_words,
     citation_words,
@@ -19,6 +20,7 @@ from keyeloop.agent.wording import (
     clipped,
     counted,
     parts_words,
+    progress_words,
     source_words,
     usage_words,
 )
@@ -71,7 +73,7 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def on(self, event: Event | Delta | Watching) -> None:
+    def on(self, event: Event | Delta | Watching | Working) -> None:
         """Show one event of the stream."""
         match event:
             case Delta():
@@ -79,6 +81,10 @@ class LiveView:
             case Watching():
                 self._doing = f"decoding {event.source}: {event.done} of {counted(event.total, 'frame')}"
                 self._part = event.done / event.total
+            case Working(call, progress):
+                told = (clipped(progress.text, 80), progress_words(progress.done, progress.total))
+                self._doing = f"{call.name}: {', '.join(filter(None, told))}"
+                self._part = progress.done / progress.total if progress.done and progress.total else None
             case RunStart():
                 self._part = None
                 self.run = self._runs / event.run_id
@@ -96,6 +102,7 @@ class LiveView:
                 self._line(f"   → {call_words(event.call)}", "cyan")
                 self._doing = f"step {event.turn}: {event.call.name}"
             case ToolReturned():
+                self._part = None
                 words = parts_words(parts_from_wire(event.parts))
                 self._line(f"   ← {words}  {event.duration_s:.2f} s", "red" if event.error else "green")
             case ContextEdited():
@@ -104,7 +111,7 @@ class LiveView:
                 self._line(f"   ! {clipped(event.text)}", "yellow")
             case RunEnded():
                 self._ended(event)
-        self._refresh(now=not isinstance(event, Delta | Watching))
+        self._refresh(now=not isinstance(event, Delta | Watching | Working))
 
     def _replied(self, event: ReplyReceived) -> None:
         message = from_wire(event.message)

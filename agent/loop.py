@@ -63,7 +63,10 @@ class Loop:
         """Tokens of the last turn, where the backend knows them."""
 
     async def run(self) -> Ending:
-        """Step until the run has an ending. Raises BackendError when the model cannot be asked."""
+        """Step until the run has an ending.
+
+        Raises BackendError when the model cannot be asked, ToolCrashed for a tool's own error that ends the run.
+        """
         while True:
             ending = await self.step()
             if ending is not None:
@@ -100,7 +103,10 @@ class Loop:
         async with aclosing(self._dispatcher.run(good, self._budget.remaining()["seconds"])) as outcomes:
             for call in calls:
                 problem = refusals[call.id]
-                self._returned(Outcome(refused(call, problem)) if problem is not None else await anext(outcomes))
+                outcome = Outcome(refused(call, problem)) if problem is not None else await anext(outcomes)
+                self._returned(outcome)
+                if outcome.crash is not None:
+                    raise outcome.crash
         for incident in self._tool_context.incidents:
             self._record(Noticed(turn=self._asker.turn, code="sandbox", text=incident))
         self._tool_context.incidents.clear()

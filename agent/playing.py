@@ -11,13 +11,14 @@ from pathlib import Path
 
 from keyeloop.agent.session import Session
 from keyeloop.agent.watching import Watching
+from keyeloop.agent.working import Working
 from keyeloop.model_backend.base import Delta
 from keyeloop.runtime.errors import UsageError
 from keyeloop.runtime.events import Event, RunEnded, RunStart
 
-StreamEvent = Event | Delta | Watching
-"""What :meth:`Agent.stream` yields: everything that the journal records, pieces of replies as they come, and how
-far the frames of the first message are decoded."""
+StreamEvent = Event | Delta | Watching | Working
+"""What :meth:`Agent.stream` yields: everything that the journal records, pieces of replies as they come, how far the
+frames of the first message are decoded, and how far tools say that their calls are."""
 
 
 async def played(session: Session, deltas: bool = True) -> AsyncGenerator[StreamEvent, None]:

@@ -19,6 +19,7 @@ from keyeloop.agent.inputs import CheckedTask, opening_parts
 from keyeloop.agent.loop import Ending, Loop
 from keyeloop.agent.past import Past
 from keyeloop.agent.watching import Watch, Watching, watch_videos
+from keyeloop.agent.working import Working
 from keyeloop.model_backend.base import Delta, ModelBackend, Request, Sampling
 from keyeloop.model_backend.cost_record import cost_to_record
 from keyeloop.runtime.budget import Budget, Limits
@@ -33,6 +34,7 @@ from keyeloop.runtime.prices import Prices
 from keyeloop.runtime.views import ViewBook
 from keyeloop.runtime.wire import to_wire
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.decorate import OnCrash
 from keyeloop.tools.toolset import Toolset
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.frames import STATE_KEY, close_decoder
@@ -69,11 +71,12 @@ class Session:
     watch: Watch = "none"
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     """Frames of videos that the first message shows, by the name of their source."""
+    on_tool_crash: OnCrash = "end"
 
-    async def play(self, emit: Callable[[Event | Delta | Watching], None], deltas: bool = True) -> None:
+    async def play(self, emit: Callable[[Event | Delta | Watching | Working], None], deltas: bool = True) -> None:
         """Play from run_start or question to run_end; what goes wrong is recorded, then raised.
 
-        Pieces of replies are emitted where ``deltas`` are wanted.
+        Pieces of replies, and how far calls are, are emitted where ``deltas`` are wanted.
         """
         run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock, self.prices)
         started_s = self.clock.monotonic()
@@ -109,7 +112,7 @@ class Session:
                 else:
                     context = self._reopen(self.past, budget, record)
                 tool_context.remember(part for message in context.messages for part in message.parts)
-                dispatcher = Dispatcher(self.tools, tool_context)
+                dispatcher = Dispatcher(self.tools, tool_context, self.on_tool_crash, emit if deltas else None)
                 visual = self.result_visual_tokens
                 loop = Loop(
                     self.backend, context, dispatcher, tool_context, budget, record,

@@ -95,6 +95,13 @@ def span_words(span: Span) -> str:
     return f"{format_time(span.start_s)}{until} ({counted(span.views, 'view')}{apart})"
 
 
+def progress_words(done: float | None, total: float | None) -> str:
+    """``3 of 10``, ``3``, or nothing."""
+    if done is None:
+        return ""
+    return f"{done:g}" if total is None else f"{done:g} of {total:g}"
+
+
 def counted(number: int, noun: str) -> str:
     """``1 view``, ``2 views``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -68,6 +68,8 @@ class Config(BaseModel):
     """How long a server may send nothing, before a reply's first piece and between two."""
     reply_seconds: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
     """How long one reply may take, with all its tries and pauses."""
+    on_tool_crash: Literal["end", "continue"] = "end"
+    """What an exception of a tool that is no ToolError does: it ends the run, or is told to the model."""
     tries: int = Field(default=5, gt=0)
     """How often a request is sent at most; never again once a reply has begun."""
 

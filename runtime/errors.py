@@ -4,6 +4,7 @@
 
     KeyeloopError
     ├── ToolError              the model reads it and may try again
+    ├── ToolCrashed            a tool raised anything else; the run ends, unless it was told to go on
     ├── UsageError             the developer or user mends the input (CLI: exit code 2)
     │   ├── InputError         a file, an address or a question that cannot be used
     │   ├── ConfigError        a setting that is unknown or out of range
@@ -25,6 +26,10 @@ class KeyeloopError(Exception):
 
 class ToolError(KeyeloopError):
     """Raised in a tool when the model could do better: its text becomes the tool's result."""
+
+
+class ToolCrashed(KeyeloopError):
+    """Raised when a tool raised what is no ToolError, which is its ``__cause__``; the record has the traceback."""
 
 
 class UsageError(KeyeloopError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+from asyncio import AbstractEventLoop, Semaphore, get_running_loop
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import update_wrapper
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from keyeloop.runtime.content import Part, ToolSpec
 from keyeloop.runtime.errors import ToolDefinitionError
@@ -73,6 +76,7 @@ class FunctionTool(Generic[P, R]):
         """How many calls may run at once, of all runs in this event loop; None is no limit."""
         self.on_crash = on_crash
         """None leaves it to the agent."""
+        self._slots: WeakKeyDictionary[AbstractEventLoop, Semaphore] = WeakKeyDictionary()
         update_wrapper(self, function, updated=())
 
     @property
@@ -109,6 +113,12 @@ class FunctionTool(Generic[P, R]):
     async def close(self, context: ToolContext) -> None:
         """Free the decoder of pictures that the function returned as bytes; idempotent."""
         close_decoder(context)
+
+    def slot(self) -> AbstractAsyncContextManager[Any]:
+        """Hold it while a call runs: no more of them are given out at once than ``concurrency``."""
+        if self.concurrency is None:
+            return nullcontext()
+        return self._slots.setdefault(get_running_loop(), Semaphore(self.concurrency))
 
     def require_bound(self) -> None:
         """Raise ToolDefinitionError for a method that was taken from its class."""

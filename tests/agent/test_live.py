@@ -28,7 +28,7 @@ SCRIPT: list[Script] = [
 async def shown(runs: Path, *, terminal: bool) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, color_system=None, legacy_windows=False)
-    agent = Agent(ScriptedBackend(SCRIPT), [look, crash], runs=runs, limits=Limits(turns=1))
+    agent = Agent(ScriptedBackend(SCRIPT), [look, crash], runs=runs, limits=Limits(turns=1), on_tool_crash="continue")
     with LiveView(console, runs) as view:
         async for event in agent.stream("what is it?"):
             view.on(event)

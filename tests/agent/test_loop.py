@@ -29,7 +29,7 @@ async def play(
     runs: Path, replies: list[Script], limits: Limits | None = None, **options: Any
 ) -> tuple[Answer, ScriptedBackend]:
     backend = ScriptedBackend(replies, **options)
-    answer = await Agent(backend, TOOLS, limits=limits, runs=runs).run("what is it?")
+    answer = await Agent(backend, TOOLS, limits=limits, runs=runs, on_tool_crash="continue").run("what is it?")
     return answer, backend
 
 
@@ -73,6 +73,7 @@ async def test_parallel_calls_run_together_and_are_recorded_in_call_order(tmp_pa
         (call("ad", a=1, b=2), "Error: there is no tool 'ad'; did you mean add? tools: add, crash, give_up,"),
         (call("add", a="x", b=2), "Error: add: a: 'x' is not of type 'integer'"),
         (call("add", a=1), "Error: add: 'b' is a required property"),
+        (call("add", a=1, b=2, c=3), "Error: add: there is no 'c'; known: a, b"),
         (call("refuse", why="that"), "Error: not with that; try another"),
         (call("too_slow"), "Error: too_slow was stopped after 0.05 s"),
         (call("crash", denominator=0), "Error: crash broke down (ZeroDivisionError: division by zero)"),
@@ -111,7 +112,7 @@ STRAY = Image(MediaRef(SHA, "image/jpeg", 9, 28, 28))
 )
 async def test_what_cannot_be_shown_never_enters_the_history(tmp_path: Path, given: object, heard: str) -> None:
     backend = ScriptedBackend([call("careless"), "done"])
-    answer = await Agent(backend, [Careless(given)], runs=tmp_path).run("what is it?")
+    answer = await Agent(backend, [Careless(given)], runs=tmp_path, on_tool_crash="continue").run("what is it?")
     (result,) = told(backend.requests[1])
     assert answer.status == "answered" and result.startswith("Error: careless broke down") and heard in result
 
