@@ -48,8 +48,9 @@ class Agent:
     ``tools`` are all the tools that the model may call; left out, it gets the built-in ones. With ``prices`` every
     usage tells its cost. ``deps`` is for tools that read it from their ``ToolContext``. ``on_tool_crash`` says what an
     exception of a tool that is no ToolError does, where the tool does not say itself: it ends the run (``end``) or is
-    told to the model (``continue``). ``runs`` is where every run gets a folder of its own. What is not given is taken from ``settings``, and those, where they are not given, from
-    the environment (``KEYELOOP_*``) and ``keyeloop.toml``, as on the command line: ``Config()`` reads neither.
+    told to the model (``continue``). ``runs`` is where every run gets a folder of its own. What is not given is taken
+    from ``settings``, and those, where they are not given, from the environment (``KEYELOOP_*``) and ``keyeloop.toml``,
+    as on the command line: ``Config()`` reads neither.
     """
 
     def __init__(

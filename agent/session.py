@@ -214,6 +214,7 @@ class Session:
             "result_visual_tokens": self.result_visual_tokens,
             "documents": None if self.task.documents is None else str(self.task.documents),
             **({} if self.task.form is None else {"answer_schema": self.task.form.schema}),
+            **({} if self.on_tool_crash == "end" else {"on_tool_crash": self.on_tool_crash}),
         }
 
     async def _close(self, tool_context: ToolContext) -> None:

@@ -42,7 +42,9 @@ BUSY: list[Script] = [
 async def test_the_same_run_twice_gives_byte_equal_journals(tmp_path: Path) -> None:
     kept = []
     for name in ("one", "two"):
-        answer = await Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path / name).run("what is it?")
+        answer = await Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path / name, on_tool_crash="continue").run(
+            "what is it?"
+        )
         media = sorted((path.name, path.read_bytes()) for path in (answer.run / "media").rglob("*") if path.is_file())
         kept.append((steady_lines(answer.run), media))
     assert kept[0] == kept[1]
@@ -50,13 +52,21 @@ async def test_the_same_run_twice_gives_byte_equal_journals(tmp_path: Path) -> N
 
 
 async def test_a_replay_gives_the_same_journal_and_refuses_another_run(tmp_path: Path) -> None:
-    recorded = await Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path / "one").run("what is it?")
-    replayed = await Agent(ReplayBackend(recorded.run), TOOLS, runs=tmp_path / "two").run("what is it?")
+    recorded = await Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path / "one", on_tool_crash="continue").run(
+        "what is it?"
+    )
+    replayed = await Agent(ReplayBackend(recorded.run), TOOLS, runs=tmp_path / "two", on_tool_crash="continue").run(
+        "what is it?"
+    )
     assert steady_lines(replayed.run) == steady_lines(recorded.run)
     with pytest.raises(BackendError, match=r"request 1 is not the recorded one of .*: message 1 \(user\) differs"):
-        await Agent(ReplayBackend(recorded.run), TOOLS, runs=tmp_path / "three").run("what was it?")
+        await Agent(ReplayBackend(recorded.run), TOOLS, runs=tmp_path / "three", on_tool_crash="continue").run(
+            "what was it?"
+        )
     with pytest.raises(BackendError, match=r"its tools differ: recorded with add, .*, wait_for, now add, crash, look"):
-        await Agent(ReplayBackend(recorded.run), TOOLS[:3], runs=tmp_path / "four").run("what is it?")
+        await Agent(ReplayBackend(recorded.run), TOOLS[:3], runs=tmp_path / "four", on_tool_crash="continue").run(
+            "what is it?"
+        )
 
 
 async def test_a_replay_plans_pictures_as_the_recorded_model_did(tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ async def test_a_replay_notices_a_tool_that_answers_otherwise(tmp_path: Path) ->
 
 
 async def test_citations_are_resolved_and_a_moment_never_looked_at_is_unseen(tmp_path: Path) -> None:
-    answer = await Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path).run("what is it?")
+    answer = await Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path, on_tool_crash="continue").run("what is it?")
     seen, unseen = answer.citations
     assert (seen.time_s, seen.handle, seen.seen) == (3.0, "f1", True)
     assert seen.region is not None and (seen.region.x1, seen.region.y1) == (140.0, 140.0)
@@ -103,7 +113,7 @@ async def test_citations_are_resolved_and_a_moment_never_looked_at_is_unseen(tmp
 
 
 async def test_the_stream_is_the_journal_and_the_pieces_of_replies(tmp_path: Path) -> None:
-    agent = Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path)
+    agent = Agent(ScriptedBackend(BUSY), TOOLS, runs=tmp_path, on_tool_crash="continue")
     events = [event async for event in agent.stream("what is it?")]
     assert isinstance(events[0], RunStart) and isinstance(events[-1], RunEnded)
     folder = tmp_path / events[0].run_id
@@ -134,7 +144,7 @@ async def until(stream: AsyncIterator[StreamEvent], kind: str) -> None:
     ("script", "at"), [([hang], "request"), ([call("wait_for", seconds=600)], "tool_call")], ids=["asking", "in a tool"]
 )
 async def test_closing_the_stream_interrupts_the_run(tmp_path: Path, script: list[Script], at: str) -> None:
-    stream = Agent(ScriptedBackend(script), TOOLS, runs=tmp_path).stream("?")
+    stream = Agent(ScriptedBackend(script), TOOLS, runs=tmp_path, on_tool_crash="continue").stream("?")
     await until(stream, at)
     await asyncio.wait_for(stream.aclose(), 5)
     (run,) = tmp_path.iterdir()
