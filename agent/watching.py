@@ -15,8 +15,7 @@ from keyeloop.agent.prompt import task_text
 from keyeloop.model_backend.base import Capabilities
 from keyeloop.runtime.content import ToolSpec
 from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.journal import MEDIA
-from keyeloop.runtime.media import MediaStore
+from keyeloop.runtime.journal import run_media
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.schedule import OVERVIEW, WHOLE, Film, Schedule, schedule_all
@@ -98,7 +97,7 @@ async def watch_videos(
 
     Raises InputError for a video that cannot be decoded.
     """
-    media, made = MediaStore(run / MEDIA), {}
+    media, made = run_media(run), {}
     try:
         for name, schedule in schedules.items():
             total = len(schedule.moments_s)

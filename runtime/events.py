@@ -1,13 +1,15 @@
 """What happens in a run, one class an event; the journal is these lines and nothing else.
 
 ``run_start steps run_end (question steps run_end)*``, where ``steps`` is ``(request reply (tool_call* tool_result*) |
-notice | context_edit)*`` and a ``run_end`` is missing where a process was killed. Times, durations and ids
+notice | context_edit)*`` and a ``run_end`` is missing where a process was killed. ``state_rebuilt`` stands where a run
+went on in another process; a ``run_end`` before it in the same question does not count any more. Times, durations, ids
 (``time_s``, ``duration_s``, ``first_token_s``, ``run_id``) are the only fields that may differ between two runs of
 the same task on the same deterministic model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -16,12 +18,48 @@ from keyeloop.runtime.content import MalformedCall, ToolCall, ToolSpec, TurnToke
 from keyeloop.runtime.evidence import Citation, Source, View
 from keyeloop.runtime.wire import MessageWire, PartWire, Wire
 
-FORMAT = 1
+FORMAT = 2
 """Version of the journal's form; raised when an old reader would misread a new line."""
 
 RunStatus = Literal["answered", "budget", "stopped", "invalid", "interrupted", "failed"]
 """``stopped``: a guard ended it (repeated calls, endless thinking, format errors). ``invalid``: the answer is not of
 the type that was asked for, also after it was asked for again."""
+
+
+class RunTotals(Wire):
+    """What a run took so far, all its questions together."""
+
+    questions: int = 0
+    turns: int = 0
+    """Requests to the model."""
+    tool_calls: int = 0
+    errors: int = 0
+    """Calls that came back as errors."""
+    views: int = 0
+    """Pictures that tools showed."""
+    usage: Usage = Usage()
+    duration_s: float = 0.0
+    """From the first event to the last, without the time between two questions."""
+
+
+class Fork(Wire):
+    """Where a run branched off."""
+
+    run_id: str
+    turn: int
+    """The first turn that was asked anew; all before it is the other run's."""
+
+
+class RebuiltCall(Wire):
+    """A recorded call that was made again, because later calls stand on what it did."""
+
+    call_id: str
+    name: str
+    same: bool
+    """Whether it gave what is recorded."""
+    difference: str = ""
+    """What was other, for people."""
+    duration_s: float = 0.0
 
 
 class EventBase(Wire):
@@ -47,6 +85,8 @@ class RunStart(EventBase):
     """What the context opens with: system prompt, first user turn."""
     config: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+    fork: Fork | None = None
+    """The run that this one branched off from; None for one that was begun afresh."""
 
 
 class QuestionAsked(EventBase):
@@ -145,6 +185,17 @@ class Noticed(EventBase):
     """What the model is told, appended to the context; None when it is told nothing."""
 
 
+class StateRebuilt(EventBase):
+    """The question goes on in another process; a ``run_end`` before this, of the same question, is void."""
+
+    kind: Literal["state_rebuilt"] = "state_rebuilt"
+    turn: int
+    """The last that had begun."""
+    calls: tuple[RebuiltCall, ...] = ()
+    """Made again, in order, in fresh state. Their results in the context are still the recorded ones."""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
 class RunEnded(EventBase):
     """A question is over, with its outcome; the run too, unless another question follows."""
 
@@ -157,6 +208,8 @@ class RunEnded(EventBase):
     reason: str = ""
     """Why, when the status is not ``answered``."""
     duration_s: float = 0.0
+    so_far: RunTotals = RunTotals()
+    """Of the whole run; the journal fills it in."""
 
 
 Event = (
@@ -168,6 +221,7 @@ Event = (
     | ToolReturned
     | ContextEdited
     | Noticed
+    | StateRebuilt
     | RunEnded
 )
 
@@ -185,6 +239,16 @@ def event_to_line(event: Event) -> bytes:
 def event_from_line(line: bytes) -> Event:
     """The event that was written down; pydantic's ValidationError for anything else."""
     return _ADAPTER.validate_json(line)
+
+
+def event_from_object(value: Mapping[str, Any]) -> Event:
+    """The event of a line that is parsed already; pydantic's ValidationError for anything else."""
+    return _ADAPTER.validate_python(value, strict=False)
+
+
+def journal_schema() -> dict[str, Any]:
+    """The JSON Schema of one line of a journal, in the present format."""
+    return _ADAPTER.json_schema(mode="serialization")
 
 
 def _clean(value: Any) -> Any:

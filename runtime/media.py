@@ -16,10 +16,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class MediaStore:
-    """A folder of pictures, each under ``ab/abcdef...`` by the sha256 of its bytes; nothing in it is ever changed."""
+    """A folder of pictures, each under ``ab/abcdef...`` by the sha256 of its bytes; nothing in it is ever changed.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Where several stores have the same ``shared`` folder on their disk, a picture takes its bytes once for all of them:
+    its files are links.
+    """
+
+    def __init__(self, root: Path, *, shared: Path | None = None) -> None:
+        self.root, self.shared = root, shared
         self._made: set[MediaRef] = set()
 
     def put_image(self, pixels: Pixels) -> MediaRef:
@@ -74,17 +78,57 @@ class MediaStore:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(draft).replace(path)
-            except BaseException:
-                Path(draft).unlink(missing_ok=True)
-                raise
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise JournalError(f"the picture {path} could not be written: {error.strerror}") from error
+            if not self._linked(path, data):
+                _write(path, data)
+                self._share(path)
         ref = MediaRef(sha256, mime, len(data), width, height)
         self._made.add(ref)
         return ref
+
+    def _linked(self, path: Path, data: bytes) -> bool:
+        """Link the picture that another store put into the shared folder, if it is there and sound."""
+        if self.shared is None:
+            return False
+        try:
+            origin = self.shared / path.parent.name / path.name
+            if origin.read_bytes() != data:
+                origin.unlink()  # it was damaged there
+                return False
+            os.link(origin, path)
+        except FileExistsError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _share(self, path: Path) -> None:
+        """Let other stores link a picture; where the disk knows no links, each keeps its own."""
+        if self.shared is None:
+            return
+        place = self.shared / path.parent.name / path.name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, place)
+        except OSError:
+            return
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = None
+    try:
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(path)
+    except BaseException as error:
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise JournalError(f"the picture {path} could not be written: {error.strerror}") from error
+        raise

@@ -105,7 +105,7 @@ async def test_200_tasks_with_faults_each_end_with_an_answer_or_a_reason(memory:
     assert outcomes[7].run is None and "absent.mp4" in outcomes[7].reason and isinstance(outcomes[7].error, InputError)
     assert 8 < model.most_open <= 16 and model.open == 0
     runs = [outcome.run for outcome in outcomes if outcome.run is not None]
-    assert len(set(runs)) == len(runs) == 180 == len(list(memory.iterdir()))
+    assert len(set(runs)) == len(runs) == 180 == len(list(memory.glob("[!.]*")))
     assert all(Trajectory.read(run).end is not None for run in runs[::9]), "every record has an end"
     assert outcomes[5].usage.input_tokens > outcomes[0].usage.input_tokens > 0
     assert outcomes[5].model == "scripted"
@@ -190,7 +190,7 @@ async def test_cancelling_ends_every_open_run_as_interrupted(tmp_path: Path) -> 
     with pytest.raises(asyncio.CancelledError):
         await many
     assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing runs on"
-    ends = Counter(Trajectory.read(run).status for run in tmp_path.iterdir())
+    ends = Counter(Trajectory.read(run).status for run in tmp_path.glob("[!.]*"))
     assert ends == {"answered": 1, "interrupted": 4}, "task 5 and what follows never began"
 
 
@@ -204,4 +204,4 @@ async def test_closing_the_stream_ends_the_rest(tmp_path: Path) -> None:
             break
     assert [outcome.index for outcome in seen] == [0]
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert Counter(Trajectory.read(run).status for run in tmp_path.iterdir()) == {"answered": 1, "interrupted": 3}
+    assert Counter(Trajectory.read(run).status for run in tmp_path.glob("[!.]*")) == {"answered": 1, "interrupted": 3}

@@ -139,7 +139,7 @@ def test_show_reads_a_killed_run_up_to_the_step_in_flight(place: Path, capsys: p
     process = hanging_run(place / "killed")
     process.kill()
     process.communicate()
-    (run,) = (place / "killed").iterdir()
+    (run,) = (place / "killed").glob("[!.]*")
     assert keyeloop("show", run) == 0
     shown = capsys.readouterr().out
     assert "   → look(at_s=7)\n   ← f1 at 7.0 s + 1 picture" in shown
@@ -244,7 +244,7 @@ def test_a_place_where_nothing_can_be_recorded_is_named(replayable: Path, capsys
 def test_a_failed_run_exits_with_1_and_its_reason(replayable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert keyeloop("run", "another question", "--video", "board.mp4", "--model", f"replay:{replayable}") == 1
     assert "error: request 1 is not the recorded one" in capsys.readouterr().err
-    (run,) = Path("runs").iterdir()
+    (run,) = Path("runs").glob("[!.]*")
     assert Trajectory.read(run).status == "failed"
 
 
@@ -266,7 +266,7 @@ def test_ctrl_c_records_and_says_how_to_go_on(place: Path) -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    (run,) = Path("runs").iterdir()
+    (run,) = Path("runs").glob("[!.]*")
     assert process.returncode == 130 and Trajectory.read(run).status == "interrupted"
     assert err == f"interrupted; everything up to here is kept: read it with  keyeloop show {run}  or ask again\n"
 
@@ -275,7 +275,7 @@ def test_settings_come_from_the_environment_too(recorded: Path, monkeypatch: pyt
     monkeypatch.setenv("KEYELOOP_MODEL", f"replay:{recorded}")
     monkeypatch.setenv("KEYELOOP_RUNS", "kept")
     assert keyeloop("run", "file the number", "--video", "board.mp4", "--tool", "tools.py:file_number") == 0
-    assert len(list(Path("kept").iterdir())) == 1
+    assert len(list(Path("kept").glob("[!.]*"))) == 1
 
 
 def test_an_error_cannot_steer_the_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

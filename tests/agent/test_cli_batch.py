@@ -235,7 +235,7 @@ def test_ctrl_c_closes_the_runs_and_says_how_to_go_on(place: Path) -> None:
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err == f"interrupted; 1 of 3 results are kept in {out}: the same command goes on with the rest\n"
-    ends = Counter(Trajectory.read(run).status for run in (place / "runs").iterdir())
+    ends = Counter(Trajectory.read(run).status for run in (place / "runs").glob("[!.]*"))
     assert ends == {"answered": 1, "interrupted": 2} and len(results(out)) == 1
 
 

@@ -109,13 +109,13 @@ def test_json_ends_the_output_and_nothing_is_asked_twice(place: Path, capsys: py
     first = json.loads(capsys.readouterr().out)
     assert first["folder"] == "ev" and first["all"]["right"]["n"] == 2
     assert first["setting"]["looks"] == "whole video, no tools" and first["setting"]["model"] == "replay:recorded/one"
-    runs = [Trajectory.read(folder) for folder in (place / "ev" / "runs").iterdir()]
+    runs = [Trajectory.read(folder) for folder in (place / "ev" / "runs").glob("[!.]*")]
     assert len(runs) == 2 and not any(each.start.tools for each in runs)
     assert not any("tool" in from_wire(each.start.messages[0]).text for each in runs), "it is told of none"
     assert run(*command) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == first and "2 of 2 answers are in ev already" in shown.err
-    assert len(list((place / "ev" / "runs").iterdir())) == 2
+    assert len(list((place / "ev" / "runs").glob("[!.]*"))) == 2
     assert run(asked, "--videos", "films", "--out", "ev") == 2
     assert (
         "ev/answers.jsonl has answers of another looks (whole video, no tools, now with tools)"
@@ -129,7 +129,7 @@ def test_limits_hold_for_every_run_and_are_part_of_the_setting(place: Path, caps
     assert run(asked, "--videos", "films", "--out", "ev", *limits, "--json") == 0
     setting = json.loads(capsys.readouterr().out)["setting"]
     assert (setting["limits"]["seconds"], setting["limits"]["turns"], setting["max_tokens"]) == (30, 2, 50)
-    for folder in (place / "ev" / "runs").iterdir():
+    for folder in (place / "ev" / "runs").glob("[!.]*"):
         assert Trajectory.read(folder).start.config["limits"]["seconds"] == 30
     assert run(asked, "--videos", "films", "--out", "ev", "--max-tokens", 50) == 2
     assert "has answers of another limits" in capsys.readouterr().err

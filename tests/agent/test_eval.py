@@ -185,7 +185,7 @@ async def test_a_judge_reads_what_was_said_and_is_paid_apart(folder: Path) -> No
     assert judging.read[0] == {"question": "one", "reference": ["said it"], "answer": "said one"}
     told = made.report["judge"]
     assert (told["models"], told["verdicts"], told["missing"]) == (["the judge"], 3, 1)
-    records = [Trajectory.read(run) for run in (out / "judged").iterdir()]
+    records = [Trajectory.read(run) for run in (out / "judged").glob("[!.]*")]
     assert len(records) == 4 and len(judging.read) == 6, "two of them were asked twice, in one run"
     assert told["input_tokens"] == sum(run.usage.input_tokens for run in records)
     assert told["cost"] == pytest.approx(sum(run.usage.cost or 0 for run in records))

@@ -270,7 +270,7 @@ async def test_a_backend_that_fails_ends_the_run_with_its_reason(tmp_path: Path)
 
     with pytest.raises(BackendError, match="server is gone"):
         await play(tmp_path, [call("add", a=1, b=1), fail])
-    (run,) = tmp_path.iterdir()
+    (run,) = tmp_path.glob("[!.]*")
     end = list(read_journal(run))[-1]
     assert isinstance(end, RunEnded) and (end.status, end.reason) == ("failed", "BackendError: the server is gone")
 
@@ -281,7 +281,7 @@ async def test_an_error_of_our_own_is_recorded_with_its_traceback(tmp_path: Path
 
     with pytest.raises(KeyError):
         await play(tmp_path, [bug])
-    (run,) = tmp_path.iterdir()
+    (run,) = tmp_path.glob("[!.]*")
     crash_note, end = list(read_journal(run))[-2:]
     assert isinstance(crash_note, Noticed) and "in bug" in crash_note.text
     assert isinstance(end, RunEnded) and end.status == "failed"

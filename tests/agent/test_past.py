@@ -34,7 +34,7 @@ async def test_a_run_that_failed_can_be_asked_on(tmp_path: Path) -> None:
     agent = Agent(ScriptedBackend([call("add", a=1, b=1), give_out, "2"]), [add], runs=tmp_path)
     with pytest.raises(BackendError):
         await agent.run("?")
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("[!.]*")
     answer = await agent.ask(folder, "go on")
     assert answer.text == "2"
     run = Trajectory.read(folder)
@@ -55,7 +55,7 @@ async def test_calls_that_were_cut_off_are_closed_with_an_error(tmp_path: Path) 
         if getattr(event, "kind", "") == "tool_result":
             break
     await stream.aclose()
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("[!.]*")
     answer = await agent.ask(folder, "what do you have?")
     assert answer.text == "well"
     assert [(message.role, message.tool_call_id, message.text) for message in backend.requests[1].messages[3:]] == [
@@ -77,7 +77,7 @@ async def test_calls_of_a_last_reply_that_were_not_made_are_closed_too(tmp_path:
 
 async def test_a_killed_run_goes_on_once_its_process_is_gone(tmp_path: Path) -> None:
     process: subprocess.Popen[str] = await asyncio.to_thread(hanging_run, tmp_path)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("[!.]*")
     agent = Agent(ScriptedBackend(["10 [f1]"]), [add, look], runs=tmp_path)
     with pytest.raises(JournalError, match="still going on: wait until its question has ended"):
         await agent.ask(folder, "?")
@@ -116,11 +116,12 @@ async def test_results_out_of_place_are_no_conversation(tmp_path: Path) -> None:
     path = first.run / "journal.jsonl"
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     kept = [line for line in lines if line["kind"] != "tool_result"]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    path.write_text("".join(json.dumps({**line, "seq": seq}) + "\n" for seq, line in enumerate(kept)))
     with pytest.raises(InputError, match="call-1 has no result before message 3"):
         Past.open(first.run, SystemClock())
     returned = next(line for line in lines if line["kind"] == "tool_result")
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, returned]))
+    lines.append({**returned, "seq": len(lines)})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match="message 5 answers no call that is due"):
         Past.open(first.run, SystemClock())
 

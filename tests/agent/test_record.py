@@ -125,7 +125,7 @@ async def test_the_stream_is_the_journal_and_the_pieces_of_replies(tmp_path: Pat
 async def test_replies_may_come_whole_only(tmp_path: Path) -> None:
     agent = Agent(ScriptedBackend(["both"]), tools=[add], runs=tmp_path)
     events = [event async for event in agent.stream("What is 1 + 2?", deltas=False)]
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("[!.]*")
     assert events == list(read_journal(folder))
 
 
@@ -147,7 +147,7 @@ async def test_closing_the_stream_interrupts_the_run(tmp_path: Path, script: lis
     stream = Agent(ScriptedBackend(script), TOOLS, runs=tmp_path, on_tool_crash="continue").stream("?")
     await until(stream, at)
     await asyncio.wait_for(stream.aclose(), 5)
-    (run,) = tmp_path.iterdir()
+    (run,) = tmp_path.glob("[!.]*")
     end = list(read_journal(run))[-1]
     assert isinstance(end, RunEnded) and end.status == "interrupted"
     assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing runs on"
@@ -167,13 +167,13 @@ async def test_cancelling_aborts_records_and_says_how_to_go_on(
 
     agent = Agent(ScriptedBackend([call("add", a=1, b=1), hang_until_cancelled]), TOOLS, runs=tmp_path)
     task = asyncio.create_task(agent.run("?"))
-    while not any(tmp_path.iterdir()) or len(list(read_journal(next(tmp_path.iterdir())))) < 6:
+    while not any(tmp_path.glob("[!.]*")) or len(list(read_journal(next(tmp_path.glob("[!.]*"))))) < 6:
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert aborted.is_set()
-    (run,) = tmp_path.iterdir()
+    (run,) = tmp_path.glob("[!.]*")
     assert Trajectory.read(run).status == "interrupted"
     assert f"keyeloop show {run}" in capsys.readouterr().err
 
@@ -251,7 +251,7 @@ def test_kill_9_leaves_everything_up_to_the_step_in_flight(tmp_path: Path) -> No
     process = hanging_run(tmp_path)
     process.kill()
     process.communicate()
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("[!.]*")
     run = Trajectory.read(folder)
     assert run.status == "in flight" and run.end is None
     assert [step.turn for step in run.steps] == [1, 2, 3]
@@ -264,7 +264,7 @@ def test_ctrl_c_closes_the_journal(tmp_path: Path) -> None:
     process = hanging_run(tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("[!.]*")
     assert Trajectory.read(folder).status == "interrupted"
     assert f"keyeloop show {folder}" in err
     assert process.returncode not in (0, -9)

@@ -65,7 +65,7 @@ async def play(dialect: Dialect, spoiling: Spoiling, folder: Path) -> tuple[Traj
         except BackendError as raised:
             error = raised
         await model.close()
-    (run,) = folder.iterdir()
+    (run,) = folder.glob("[!.]*")
     return Trajectory.read(run), error
 
 

@@ -1,0 +1,189 @@
+"""Many runs as a list: each from the two ends of its record, so that thousands are told in a second."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from keyeloop.runtime.content import Usage
+from keyeloop.runtime.errors import JournalError
+from keyeloop.runtime.events import RunTotals
+from keyeloop.runtime.journal import JOURNAL, is_run
+from keyeloop.runtime.journal.layout import chunk_paths
+from keyeloop.runtime.journal.reading import read_strictly
+from keyeloop.runtime.journal.totals import Totals
+from keyeloop.runtime.trajectory.steps import Status
+
+HEAD_BYTES = TAIL_BYTES = 16 << 10
+"""Read of each end at first; most first and last lines are shorter."""
+_TOTALS: TypeAdapter[RunTotals] = TypeAdapter(RunTotals)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a list says of one run. A damaged one is listed too, with its ``problem``."""
+
+    folder: Path
+    run_id: str
+    question: str
+    """The first one."""
+    model: str
+    status: Status | None
+    """Of the last question; None where the record cannot be read."""
+    answer: str = ""
+    reason: str = ""
+    began_s: float = 0.0
+    """Seconds since the epoch."""
+    last_s: float = 0.0
+    """When the last event was written."""
+    totals: RunTotals = field(default_factory=RunTotals)
+    """Of all questions."""
+    sources: tuple[str, ...] = ()
+    """Paths of its inputs."""
+    events: int = 0
+    forked_from: str = ""
+    problem: str = ""
+    """Why the record cannot be read; empty for a sound one."""
+
+    @property
+    def usage(self) -> Usage:
+        return self.totals.usage
+
+    @property
+    def name(self) -> str:
+        """Of its folder: what commands take for it."""
+        return self.folder.name
+
+
+def list_runs(runs: Path) -> list[RunSummary]:
+    """Every run below ``runs``, or ``runs`` itself where it is one, latest first; empty for a folder without runs."""
+    if is_run(runs):
+        return [summarise(runs)]
+    try:
+        with os.scandir(runs) as found:
+            names = [entry.name for entry in found if not entry.name.startswith(".")]
+    except OSError:
+        return []
+    summaries = [summarise(runs / name) for name in names if _is_run(f"{runs}/{name}")]
+    return sorted(summaries, key=lambda one: (one.began_s, one.name), reverse=True)
+
+
+def summarise(folder: Path) -> RunSummary:
+    """One run from the ends of its record; from all of it where it has no end, or is of an old format.
+
+    Never raises for what the record holds: ``problem`` tells.
+    """
+    try:
+        begin, last = _ends(folder)
+        if last.get("kind") == "run_end" and "so_far" in last:
+            totals, status = _TOTALS.validate_python(last["so_far"]), last["status"]
+        else:
+            totals, last, status = _counted(folder)
+        return RunSummary(
+            folder=folder,
+            run_id=begin["run_id"],
+            question=begin["question"],
+            model=begin["model"],
+            status=status,
+            answer=last.get("answer", ""),
+            reason=last.get("reason", ""),
+            began_s=begin["time_s"],
+            last_s=last["time_s"],
+            totals=totals,
+            sources=tuple(source["path"] for source in begin.get("inputs", ())),
+            events=last["seq"] + 1,
+            forked_from=(begin.get("fork") or {}).get("run_id", ""),
+        )
+    except (JournalError, ValidationError, ValueError, KeyError, TypeError, OSError) as error:
+        return RunSummary(folder, folder.name, "", "", None, began_s=_changed(folder), problem=_words(error))
+
+
+def _is_run(path: str) -> bool:
+    try:
+        os.stat(f"{path}/{JOURNAL}")  # noqa: PTH116  thousands of times
+    except OSError:
+        return False
+    return True
+
+
+def _ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first and the last whole line of a record."""
+    paths = chunk_paths(folder)
+    handle = os.open(paths[0], os.O_RDONLY)
+    try:
+        head = os.read(handle, HEAD_BYTES)
+        while b"\n" not in head:
+            more = os.read(handle, 1 << 20)
+            if not more:
+                raise JournalError("the record holds no whole line: the run was cut off at once")
+            head += more
+        size = os.fstat(handle).st_size
+        whole = head if size == len(head) else b""
+    finally:
+        os.close(handle)
+    begin = from_json(head[: head.index(b"\n")])
+    if begin.get("kind") != "run_start":
+        raise JournalError("the record does not begin with run_start")
+    for path in reversed(paths):
+        line = _last_of(path, whole if path == paths[0] else b"")
+        if line is not None:
+            return begin, from_json(line)
+    return begin, begin
+
+
+def _last_of(path: Path, whole: bytes) -> bytes | None:
+    """The last line of a file that ends with a line end; None where there is none."""
+    if whole:
+        return _last_line(whole)
+    with path.open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        take = TAIL_BYTES
+        while True:
+            start = max(0, size - take)
+            file.seek(start)
+            data = file.read(size - start)
+            line = _last_line(data)
+            if line is not None and (start == 0 or data.count(b"\n") > 1):
+                return line
+            if start == 0:
+                return line
+            take *= 16
+
+
+def _last_line(data: bytes) -> bytes | None:
+    stop = data.rfind(b"\n")
+    return None if stop < 0 else data[data.rfind(b"\n", 0, stop) + 1 : stop]
+
+
+def _counted(folder: Path) -> tuple[RunTotals, dict[str, Any], Status]:
+    """Totals of a whole record, its last event, and its status."""
+    totals, ended, last = Totals(), None, None
+    for written in read_strictly(folder):
+        last = written.event
+        totals.add(last)
+        if last.kind == "run_end":
+            ended = last
+        elif last.kind in ("state_rebuilt", "question"):
+            ended = None
+    if last is None:
+        raise JournalError("the record holds no whole line: the run was cut off at once")
+    told = {"time_s": last.time_s, "seq": last.seq}
+    if ended is None:
+        return totals.now, told, "in flight"
+    return totals.now, {**told, "answer": ended.answer, "reason": ended.reason}, ended.status
+
+
+def _changed(folder: Path) -> float:
+    try:
+        return (folder / JOURNAL).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, JournalError) else f"the record cannot be read ({error})"
