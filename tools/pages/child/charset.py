@@ -57,10 +57,18 @@ def decode(body: bytes, declared: str, *, html: bool) -> tuple[str, str]:
         text = body.decode("utf-8", "replace")
         if text.count("\ufffd") <= len(text) // 500:  # a few bytes are damaged, or a character was cut in two
             return text, "utf-8"
-    best = from_bytes(body[:SAMPLE_BYTES]).best()
-    guess = meant(best.encoding) if best is not None else None
+    guess = _guessed(body[:SAMPLE_BYTES])
     name = guess or (believed[0] if believed else FALLBACK)
     return body.decode(name, "replace"), name
+
+
+def _guessed(sample: bytes) -> str | None:
+    """The likeliest encoding; windows-1252, as in browsers, where it is as likely as another."""
+    found = list(from_bytes(sample))
+    if not found:
+        return None
+    equal = [meant(one.encoding) for one in found if one.chaos <= found[0].chaos]
+    return FALLBACK if FALLBACK in equal else equal[0]
 
 
 def meant(label: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from typing import Any
 from urllib.parse import urljoin
 
@@ -25,21 +26,21 @@ def read_html(text: str, url: str) -> dict[str, Any]:
         tree = lxml.html.document_fromstring(_without_declaration(text))
     except (ParserError, ValueError):
         return {"text": "", "title": "", "published": None, "pictures": []}
+    if url:
+        tree.make_links_absolute(url, handle_failures="discard")
     title = " ".join((tree.findtext(".//title") or "").split())
-    pictures = list(_pictures(tree, url))
-    published, heading = _facts(text, url)
+    published, heading = _facts(tree)
     return {
-        "text": _main(text, url),
+        "text": _main(tree),
         "title": title or heading,
         "published": published,
-        "pictures": pictures,
+        "pictures": _pictures(tree, url),
     }
 
 
-def _main(text: str, url: str) -> str:
+def _main(tree: Any) -> str:
     found = trafilatura.extract(
-        text,
-        url=url or None,
+        deepcopy(tree),
         output_format="markdown",
         include_links=True,
         include_tables=True,
@@ -50,13 +51,13 @@ def _main(text: str, url: str) -> str:
     found = (found or "").strip()
     if len(found) >= MIN_MAIN_CHARS:
         return found
-    whole = str(trafilatura.html2txt(text) or "").strip()
+    whole = str(trafilatura.html2txt(deepcopy(tree)) or "").strip()
     return whole if len(whole) > 2 * len(found) else found
 
 
-def _facts(text: str, url: str) -> tuple[str | None, str]:
+def _facts(tree: Any) -> tuple[str | None, str]:
     try:
-        facts = extract_metadata(text, default_url=url or None, date_config=dict(_DATES))
+        facts = extract_metadata(deepcopy(tree), date_config=dict(_DATES))
     except Exception:  # of a page's head nothing is needed so much that its text should be lost for it
         return None, ""
     return (facts.date or None, facts.title or "") if facts is not None else (None, "")
@@ -64,14 +65,13 @@ def _facts(text: str, url: str) -> tuple[str | None, str]:
 
 def _pictures(tree: Any, url: str) -> list[dict[str, str]]:
     """Main pictures, likeliest first: the one that the page names for previews, those of its article, the others."""
-    base = urljoin(url, tree.findtext(".//base[@href]") or "") or url
     named = tree.xpath("//meta[@property='og:image' or @name='og:image' or @name='twitter:image']/@content")
     article = tree.xpath("//*[self::article or self::main or @role='main']//img")
     found: dict[str, str] = {}
     for address, about in [(one, "") for one in named] + [
         (_source(image), image.get("alt") or "") for image in [*article, *tree.xpath("//img")] if _is_large(image)
     ]:
-        whole = _joined(base, address)
+        whole = _joined(url, address)
         if whole is not None and (whole not in found or not found[whole]):
             found[whole] = " ".join(about.split())[:200]
     return [{"url": address, "about": about} for address, about in list(found.items())[:MAX_PICTURES]]

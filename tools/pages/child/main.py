@@ -19,6 +19,8 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+import courlan
+
 from keyeloop.tools.pages.child.charset import USED, decode
 from keyeloop.tools.pages.child.html import read_html
 from keyeloop.tools.pages.child.pdf import read_pdf
@@ -89,7 +91,9 @@ def _warm_up() -> None:
                     importlib.import_module(module.name)
     for name in USED:
         codecs.lookup(name).decode(b"")
-    "warm.example".encode("idna")
+    courlan.extract_domain(
+        "https://www.warm.example.co.uk/"
+    )  # reads its list of suffixes; later it would ask a network
     paragraph = "Words of a page that is read to have everything loaded, dated 3 March 2024. " * 8
     page = f"<html><head><title>Warm</title></head><body><article><h1>Warm</h1><p>{paragraph}</p><p>{paragraph}</p>"
     read_html(f"{page}<ul><li>one</li></ul><img src='/a.jpg' alt='a'></article></body></html>", "https://warm.example/")
