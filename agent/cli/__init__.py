@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -20,6 +21,7 @@ from keyeloop.agent.cli.sandbox import sandbox
 from keyeloop.agent.cli.serve import serve
 from keyeloop.agent.cli.show import show
 from keyeloop.agent.cli.verify import verify
+from keyeloop.agent.cli.view import view
 from keyeloop.runtime.errors import KeyeloopError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -31,7 +33,6 @@ def build_app() -> typer.Typer:
     """The command with its subcommands."""
     app = typer.Typer(
         name="keyeloop",
-        help="An agent that watches: asks a vision-language model about videos, with tools, and cites what it saw.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -42,6 +43,7 @@ def build_app() -> typer.Typer:
         ("batch", batch),
         ("eval", evaluate),
         ("show", show),
+        ("view", view),
         ("look", look),
         ("doctor", doctor),
         ("demo", demo),
@@ -50,6 +52,7 @@ def build_app() -> typer.Typer:
         ("verify", verify),
     ):
         app.command(name)(command)
+    app.callback()(_keyeloop)
     app.command("serve", context_settings={"allow_extra_args": True})(serve)
     app.add_typer(sandbox, name="sandbox")
     return app
@@ -67,7 +70,7 @@ def _run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except KeyeloopError as error:
         _complain(str(error))
-        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        return exit_code(error)
     except typer.Exit as leave:
         return int(leave.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -82,6 +85,28 @@ def _run(arguments: list[str]) -> int:
         if told:
             _complain(f"{told} (keyeloop --help)")
         return EXIT_USAGE
+
+
+def exit_code(error: KeyeloopError) -> int:
+    """With what a command ends that is stopped by ``error``."""
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+def _tell_version(wanted: bool) -> None:
+    """Print the version and end, where it is wanted."""
+    if wanted:
+        from keyeloop import __version__
+
+        print(f"keyeloop {__version__}")
+        raise typer.Exit
+
+
+def _keyeloop(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version and leave.")
+    ] = False,
+) -> None:
+    """An agent that watches: asks a vision-language model about videos, with tools, and cites what it saw."""
 
 
 def _complain(text: str) -> None:

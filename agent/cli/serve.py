@@ -51,9 +51,11 @@ def serve(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print everything; start nothing.")] = False,
 ) -> int:
     """Serve Keye-VL-2.0 here. What stands after -- goes to SGLang as it is."""
+    from keyeloop.agent.cli import exit_code
     from keyeloop.agent.models import needs_local
 
     with needs_local("planning a server"):
+        from keyeloop.model_backend.sglang.serve.command import writing_config_file
         from keyeloop.model_backend.sglang.serve.launch import Stopped, running
         from keyeloop.model_backend.sglang.serve.plan import make_plan
         from keyeloop.model_backend.sglang.serve.settings import read_settings
@@ -66,10 +68,16 @@ def serve(
     plan = make_plan(settings, os.environ)
     tell_plan(plan)
     if dry_run:
+        if plan.command is not None:
+            _say("by hand", f"a start writes {plan.config_file}, which holds the key, and takes it away again; to run "
+                            f"the command yourself, first: {writing_config_file(plan.config_file)}")  # fmt: skip
         for problem in plan.problems:
             _say("stands in the way", str(problem))
         print("nothing was started" if plan.problems else "ready to start; nothing was started")
-        return 1 if plan.problems else 0
+        return exit_code(plan.problems[0]) if plan.problems else 0
+    for problem in plan.problems[1:]:
+        _say("also in the way", str(problem))
+    sys.stdout.flush()
     try:
         with _progress() as progress, running(plan, os.environ, progress) as server:
             progress(0.0, "")
@@ -83,9 +91,13 @@ def serve(
 
 def tell_plan(plan: Plan) -> None:
     """What was found, what fits, and the exact command."""
-    found, room, hub = plan.checkpoint, plan.room, plan.checkpoint.on_hub
-    where = found.folder or (f"{hub.repository} at {hub.commit[:12]}" if hub else "")
-    _say("model", f"{found.name}, {found.description.parameters:,} parameters, {where}")
+    found, room = plan.checkpoint, plan.room
+    hub = None if found is None else found.on_hub
+    if found is None:
+        _say("model", f"{plan.settings.model}: unknown here")
+    else:
+        where = found.folder or (f"{hub.repository} at {hub.commit[:12]}" if hub else "not looked up")
+        _say("model", f"{found.name}, {found.description.parameters:,} parameters, {where}")
     if hub is not None:
         _say("download", f"{hub.missing_bytes / 1e9:,.1f} of {hub.size_bytes / 1e9:,.1f} GB")
     if plan.installed is not None and plan.installed.sglang is not None:

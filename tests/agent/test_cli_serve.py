@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from keyeloop.agent.cli import main
 from tests.model_backend.environments import write_nvidia_smi, write_sglang
 from tests.model_backend.test_serve_plan import free_port
 from tests.model_backend.test_serve_process import ENDS_WITHIN_S, gone, until
 
+Serve = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 HEEDING = """
 import signal
@@ -94,6 +97,7 @@ def test_a_dry_run_prints_all_and_starts_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0 and not run.stderr
     lines = dict(line.split(None, 1) for line in run.stdout.splitlines())
+    assert lines["by"].startswith(f"hand   a start writes {tmp_path}/state/keyeloop/serve-{port}.yaml")
     assert lines["model"].startswith("keye-tiny, 15,251,648 parameters")
     assert lines["versions"].startswith("sglang 0.5.21, torch 2.13.0+cpu")
     assert lines["fits"].startswith("32,768 tokens of context; 65,536 of cache")
@@ -111,10 +115,92 @@ def test_a_dry_run_tells_all_that_stands_in_the_way(tmp_path: Path) -> None:
     run = subprocess.run(
         command("--dry-run", "--port", str(free_port())), env=given, capture_output=True, text=True, check=False
     )
-    assert run.returncode == 1
+    assert run.returncode == 2
     obstacles = [line for line in run.stdout.splitlines() if line.startswith("stands in the way")]
     assert "built for torch 2.11.0" in obstacles[0] and "'sglang==0.5.21'" in obstacles[0]
     assert "Tesla T4 has compute capability 7.5" in obstacles[1]
+
+
+@pytest.fixture
+def serve_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Serve:
+    """Runs the command in this process, where no hub answers and no GPU is; its exit code, and what it said."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, value in {**environment(tmp_path, version="0.5.16"), "PATH": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *arguments])
+        shown = capsys.readouterr()
+        return int(str(ended.value.code)), shown.out, shown.err
+
+    return run
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "start"])
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("somebody/Keye", 1, "could not be fetched from the hub"),
+        ("keye-vl-2.0-30b-a3b", 1, "could not be fetched from the hub"),
+        ("no model", 2, "no model 'no model'"),
+    ],
+)
+def test_every_obstacle_is_told_also_where_the_model_cannot_be_asked_for(
+    serve_here: Serve, model: str, code: int, said: str, dry: list[str]
+) -> None:
+    """And the exit code is that of the first, with ``--dry-run`` and without."""
+    ended, out, err = serve_here("--model", model, "--port", str(free_port()), *dry)
+    for obstacle in (said, "sglang 0.5.16 is older than", "no NVIDIA GPU is visible here"):
+        assert (out + err).count(obstacle) == 1, out + err
+    assert ended == code and bool(err) != bool(dry)
+
+
+def test_a_taken_port_ends_with_the_same_code_in_a_dry_run(serve_here: Serve) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = ["--model", "keye-tiny", "--device", "cpu", "--port", str(listener.getsockname()[1])]
+        ended = [serve_here(*taken, *dry) for dry in (["--dry-run"], [])]
+    assert [code for code, *_ in ended] == [2, 2]
+    assert "address already in use" in ended[0][1] and "address already in use" in ended[1][2]
+
+
+def test_a_dry_runs_command_can_be_run_by_hand(tmp_path: Path) -> None:
+    port, key = free_port(), 'it\'s a "key"#1'.replace(" ", "_")
+    given = {**environment(tmp_path), "KEYELOOP_API_KEY": key}
+    run = subprocess.run(
+        command("--device", "cpu", "--port", str(port), "--dry-run"),
+        env=given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = dict(line.split(None, 1) for line in run.stdout.splitlines() if not line.startswith("by hand"))
+    first = next(line for line in run.stdout.splitlines() if line.startswith("by hand")).partition("first: ")[2]
+    assert not (tmp_path / "state").exists() and key not in run.stdout
+    with subprocess.Popen(
+        ["sh", "-c", f"{first} && exec env {lines['command']}"], env=given, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            url = f"http://127.0.0.1:{port}/server_info"
+
+            def answers() -> bool:
+                assert process.poll() is None
+                try:
+                    asked = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+                except httpx.TransportError:
+                    return False
+                return asked.status_code == 200
+
+            until(answers, "it does not serve")
+        finally:
+            process.kill()
+    file = tmp_path / "state" / "keyeloop" / f"serve-{port}.yaml"
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

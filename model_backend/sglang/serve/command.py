@@ -89,6 +89,13 @@ def build_command(
     return ServerCommand((*arguments, *settings.extra), added)
 
 
+def writing_config_file(file: Path) -> str:
+    """A line for a shell that writes what ``--config`` reads, for whoever runs the command by hand."""
+    made = """import json, os; print("api-key:", json.dumps(os.environ["KEYELOOP_API_KEY"]))"""
+    folder, target = shlex.quote(str(file.parent)), shlex.quote(str(file))
+    return f"(umask 077; mkdir -p {folder}; python3 -c {shlex.quote(made)} > {target})"
+
+
 def config_file_text(key: str) -> str:
     """What ``--config`` reads: YAML, of which a JSON string is a part."""
     return f"api-key: {json.dumps(key)}\n"

@@ -56,7 +56,7 @@ def running(plan: Plan, environment: Mapping[str, str], progress: Callable[[floa
     """
     if plan.problems:
         raise plan.problems[0]
-    assert plan.command is not None
+    assert plan.command is not None and plan.checkpoint is not None
     with _heeding_signals():
         checkpoint = fetched(plan.checkpoint)
         arguments = [str(checkpoint.folder) if part == NO_FOLDER else part for part in plan.command.arguments]

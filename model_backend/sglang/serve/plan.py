@@ -15,7 +15,14 @@ from keyeloop.model_backend.sglang.serve.gpus import Gpu, read_gpus
 from keyeloop.model_backend.sglang.serve.key import state_folder
 from keyeloop.model_backend.sglang.serve.memory import MIB
 from keyeloop.model_backend.sglang.serve.port import check_port, is_loopback, url
-from keyeloop.model_backend.sglang.serve.room import Room, available_bytes, room_on_cpu, room_on_gpus
+from keyeloop.model_backend.sglang.serve.room import (
+    Room,
+    available_bytes,
+    check_cpu,
+    check_gpus,
+    room_on_cpu,
+    room_on_gpus,
+)
 from keyeloop.model_backend.sglang.serve.settings import ServeSettings
 from keyeloop.model_backend.sglang.serve.versions import (
     RESERVES_VISION_CACHE,
@@ -39,7 +46,7 @@ class Plan:
     settings: ServeSettings
     device: str
     gpus: tuple[Gpu, ...]
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     installed: Installed | None
     room: Room | None
     command: ServerCommand | None
@@ -49,14 +56,14 @@ class Plan:
     url: str
     remarks: tuple[str, ...]
     problems: tuple[KeyeloopError, ...]
-    """The first one stops a start."""
+    """The first one stops a start, and decides its exit code."""
 
 
 def make_plan(settings: ServeSettings, environment: Mapping[str, str], *, endpoint: str | None = None) -> Plan:
     """Check everything, cheap things first, and go on after a failure, so that one look tells all.
 
-    Starts and downloads nothing (of a model of the hub: ``config.json``). Raises UsageError or OperatorError only where
-    the model itself is unknown, without which there is no plan.
+    Starts and downloads nothing (of a model of the hub: ``config.json``). Of a model that is unknown, or that the hub
+    does not tell of, only what does not depend on it is checked.
     """
     problems: list[KeyeloopError] = []
 
@@ -71,29 +78,32 @@ def make_plan(settings: ServeSettings, environment: Mapping[str, str], *, endpoi
     tried(lambda: check_port(settings.host, settings.port))
     gpus = tried(lambda: () if settings.device == "cpu" else read_gpus(environment)) or ()
     checkpoint = tried(lambda: find_checkpoint(settings.model, settings.revision, endpoint=endpoint))
-    if checkpoint is None:
-        if settings.model not in (KEYE_30B, HUB_30B):
-            raise problems[-1]
+    if checkpoint is None and settings.model in (KEYE_30B, HUB_30B):
         checkpoint = Checkpoint(KEYE_30B, None, describe(KEYE_30B))  # its sizes are known by heart
     device = _device(settings, gpus, checkpoint)
-    remarks = [checkpoint.remark] if checkpoint.remark else []
+    remarks = [checkpoint.remark] if checkpoint is not None and checkpoint.remark else []
     installed = tried(lambda: read_installed(settings.python, environment))
     if installed is not None:
         remarks += tried(lambda: check_versions(installed, device)) or ()
-    tried(lambda: check_disk(checkpoint))
-    room = tried(
-        lambda: (
-            room_on_gpus(checkpoint.description, settings, gpus)
-            if device == "cuda"
-            else room_on_cpu(checkpoint.description, settings, available_bytes())
+    room = None
+    if checkpoint is None:
+        tried(lambda: check_gpus(settings, gpus) if device == "cuda" else check_cpu(settings))
+    else:
+        known = checkpoint
+        tried(lambda: check_disk(known))
+        room = tried(
+            lambda: (
+                room_on_gpus(known.description, settings, gpus)
+                if device == "cuda"
+                else room_on_cpu(known.description, settings, available_bytes())
+            )
         )
-    )
     if not is_loopback(settings.host):
         remarks.append(f"{settings.host} is reached by other machines: whoever has the key may ask, unencrypted")
     state = state_folder(environment)
     config_file = state / f"serve-{settings.port}.yaml"
     command = None
-    if room is not None:
+    if room is not None and checkpoint is not None:
         command = build_command(
             settings,
             device=device,
@@ -120,11 +130,11 @@ def _check_options(settings: ServeSettings) -> None:
         raise ConfigError("--media-store is for clients on this machine: leave it out, or --host at 127.0.0.1")
 
 
-def _device(settings: ServeSettings, gpus: tuple[Gpu, ...], checkpoint: Checkpoint) -> str:
+def _device(settings: ServeSettings, gpus: tuple[Gpu, ...], checkpoint: Checkpoint | None) -> str:
     """As asked; else a GPU where there is one, and a CPU for what is small enough to be the embedded model."""
     if settings.device != "auto":
         return settings.device
-    return "cuda" if gpus or checkpoint.description.parameters > 10**9 else "cpu"
+    return "cuda" if gpus or checkpoint is None or checkpoint.description.parameters > 10**9 else "cpu"
 
 
 def _fraction(room: Room, installed: Installed | None) -> float:

@@ -48,6 +48,16 @@ def room_on_gpus(description: ModelDescription, settings: ServeSettings, gpus: S
         raise ConfigError(f"--tensor-parallel {count} does not divide the {description.config.num_key_value_heads} key "
                           f"heads of {description.name}: take one of {', '.join(map(str, groups(description.config)))}"
                           )  # fmt: skip
+    free = min(gpu.free_bytes for gpu in check_gpus(settings, gpus))
+    room = _room(description, settings, free)
+    if room.largest_context < LEAST_CONTEXT:
+        raise OperatorError(_too_small(description, settings, gpus, room))
+    return _with_context(room, settings)
+
+
+def check_gpus(settings: ServeSettings, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
+    """The first ``tensor_parallel`` GPUs. ConfigError where they are missing or too old."""
+    count = settings.tensor_parallel
     if not gpus:
         raise ConfigError("no NVIDIA GPU is visible here (nvidia-smi, CUDA_VISIBLE_DEVICES): serve where there is one, "
                           f"take --device cpu to try it with keye-tiny, {BESIDE_GPUS}")  # fmt: skip
@@ -59,17 +69,12 @@ def room_on_gpus(description: ModelDescription, settings: ServeSettings, gpus: S
     if old:
         raise ConfigError(f"{old[0].name} has compute capability {'.'.join(map(str, old[0].capability))}: bfloat16 "
                           f"needs {'.'.join(map(str, LEAST_CAPABILITY))} or more (Ampere); {BESIDE_GPUS}")  # fmt: skip
-    free = min(gpu.free_bytes for gpu in chosen)
-    room = _room(description, settings, free)
-    if room.largest_context < LEAST_CONTEXT:
-        raise OperatorError(_too_small(description, settings, gpus, room))
-    return _with_context(room, settings)
+    return chosen
 
 
 def room_on_cpu(description: ModelDescription, settings: ServeSettings, available: int) -> Room:
     """What ``available`` bytes of memory hold in float32. Raises as :func:`room_on_gpus` does."""
-    if settings.tensor_parallel != 1 or settings.quantization != "none":
-        raise ConfigError("a CPU takes neither --tensor-parallel nor --quantization: it is for tests, in float32")
+    check_cpu(settings)
     room = _room(description, settings, available, float32=True)
     if room.largest_context < LEAST_CONTEXT:
         raise OperatorError(f"{description.name} in float32 takes {room.need.weights / 1e9:.1f} GB, and "
@@ -77,6 +82,12 @@ def room_on_cpu(description: ModelDescription, settings: ServeSettings, availabl
                             f"take a GPU, {BESIDE_GPUS}")  # fmt: skip
     chosen = _with_context(room, settings)
     return replace(chosen, cache_tokens=min(chosen.cache_tokens, CPU_REQUESTS * chosen.context_tokens))
+
+
+def check_cpu(settings: ServeSettings) -> None:
+    """ConfigError for options that a CPU does not take."""
+    if settings.tensor_parallel != 1 or settings.quantization != "none":
+        raise ConfigError("a CPU takes neither --tensor-parallel nor --quantization: it is for tests, in float32")
 
 
 def available_bytes() -> int:
