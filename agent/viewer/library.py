@@ -1,0 +1,73 @@
+"""The runs below one folder, by name: the only folders that the viewer ever opens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from keyeloop.agent.viewer.summary import Summary, summarise
+from keyeloop.runtime.errors import InputError
+from keyeloop.runtime.journal import JOURNAL, MEDIA
+
+DEPTH = 4
+"""Runs are looked for so many folders down."""
+
+
+class Library:
+    """The runs in ``root``, which may be a folder of runs or one run. Links are not followed."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises InputError where there is no such folder."""
+        if not root.is_dir():
+            raise InputError(f"no folder {root}: name a folder of runs, or one run")
+        self.root = root.resolve()
+        self.single = (self.root / JOURNAL).is_file()
+        """``root`` is one run."""
+        self._folders: dict[str, Path] = {}
+        self._summaries: dict[str, tuple[tuple[int, int], Summary]] = {}
+
+    def folder(self, name: str) -> Path | None:
+        """The folder of the run called ``name``; None for anything that a look through ``root`` does not find."""
+        if name not in self._folders:
+            self.scan()
+        found = self._folders.get(name)
+        return found if found is not None and (found / JOURNAL).is_file() else None
+
+    def scan(self) -> dict[str, Path]:
+        """Every run's folder by its name."""
+        if self.single:
+            self._folders = {self.root.name: self.root}
+        else:
+            self._folders = {path.relative_to(self.root).as_posix(): path for path in _runs(self.root, DEPTH)}
+        return self._folders
+
+    def summaries(self) -> list[Summary]:
+        """A row for every run, the newest first; a journal that has not grown is not read again."""
+        rows = []
+        for name, folder in self.scan().items():
+            try:
+                status = (folder / JOURNAL).stat()
+            except OSError:
+                continue
+            stamp = (status.st_mtime_ns, status.st_size)
+            known = self._summaries.get(name)
+            if known is None or known[0] != stamp:
+                known = (stamp, summarise(folder, name))
+                self._summaries[name] = known
+            rows.append(known[1])
+        return sorted(rows, key=lambda row: (row.started_s, row.id), reverse=True)
+
+
+def _runs(folder: Path, depth: int) -> list[Path]:
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        path = Path(entry.path)
+        if (path / JOURNAL).is_file():
+            found.append(path)
+        elif depth > 1 and entry.name != MEDIA and not entry.name.startswith("."):
+            found += _runs(path, depth - 1)
+    return found

@@ -1,0 +1,1 @@
+"""What the pages look like: a style sheet, a script, a picture for the tab."""

@@ -1,0 +1,1 @@
+"""The pages, in Jinja2; everything that a run holds is escaped."""
