@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -93,7 +93,8 @@ class Dispatcher:
         if approve is not None:  # people take their time, and a call's own begins when it is allowed
             try:
                 async with asyncio.timeout(None if until_s == math.inf else max(0.0, until_s - clock.monotonic())):
-                    details["approval"] = await approve(call, self._context)
+                    allowed = await approve(call, self._context)
+                    details |= {"approval": allowed} if allowed else {}
             except TimeoutError:
                 return Outcome(refused(call, f"{call.name} was not made: nobody allowed it in time"))
             except ToolError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
 from keyeloop.runtime.visual_cost import VisualCost
+
+TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""What every model's server takes for a tool's name."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 from asyncio import AbstractEventLoop, Semaphore, get_running_loop
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -14,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from keyeloop.runtime.content import Part, ToolSpec
 from keyeloop.runtime.errors import ToolDefinitionError
-from keyeloop.tools.base import Progress, ToolContext
+from keyeloop.tools.base import TOOL_NAME, Progress, ToolContext
 from keyeloop.tools.calling import call_function
 from keyeloop.tools.docstring import read_docstring
 from keyeloop.tools.results import MAX_TEXT_CHARS, to_parts
@@ -31,7 +30,6 @@ OnCrash = Literal["end", "continue"]
 """What an exception that is no ToolError does: end the run, or be told to the model in short."""
 
 DEFAULT_TIMEOUT_S = 60.0
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
 class FunctionTool(Generic[P, R]):
@@ -56,7 +54,7 @@ class FunctionTool(Generic[P, R]):
         if isinstance(function, classmethod | staticmethod):
             function = function.__func__
         given = str(name or getattr(function, "__name__", ""))
-        if not _NAME.fullmatch(given):
+        if not TOOL_NAME.fullmatch(given):
             raise ToolDefinitionError(
                 f"{given or function!r} is no name for a tool: give one of letters, digits and _ with @tool(name=...)"
             )
