@@ -19,6 +19,10 @@ FILES_S: Final = 20.0
 PIECE_BYTES: Final = 1 << 20
 
 
+class WorkerGone(SandboxError):
+    """Raised when a worker ended while it started."""
+
+
 class Conversation:
     """The host's side of one worker's pipe. Not for two threads at once."""
 
@@ -35,7 +39,8 @@ class Conversation:
             header, _ = running.pipe.receive(deadline_s)
         except SandboxError as error:
             said = " ".join(running.leftovers(2000)).strip() or str(error)
-            raise SandboxError(f"the {engine} sandbox did not start: {said}") from error
+            kind = WorkerGone if isinstance(error, PipeClosed) else SandboxError
+            raise kind(f"the {engine} sandbox did not start: {said}") from error
         if header.get("ready") is not True:
             raise SandboxError(f"the {engine} sandbox did not start: its first message was not a greeting")
 
@@ -66,6 +71,10 @@ class Conversation:
             about = {"append": sent_bytes > 0, "seal": read_only and last}
             self.ask("put", target, piece, time.monotonic() + FILES_S, **about)
             sent_bytes += len(piece)
+
+    def link(self, name: PurePosixPath, target: PurePosixPath) -> None:
+        """Make ``name`` mean what lies at ``target``. Raises InputError where the name is taken."""
+        self.ask("link", name, b"", time.monotonic() + FILES_S, target=str(self._placed(target)))
 
     def read(self, source: PurePosixPath, limit_bytes: int, deadline_s: float) -> bytes:
         """The bytes of a file. Raises InputError where there is none, or more than ``limit_bytes`` of it."""

@@ -14,7 +14,7 @@ from typing import Self
 from keyeloop.runtime.errors import InputError, SandboxError
 from keyeloop.sandbox.artifacts import mime_of
 from keyeloop.sandbox.results import Artifact, Availability, Display, ExecError, ExecResult, Isolation, Status
-from keyeloop.sandbox.spec import OUTPUTS, WORK, SandboxSpec, path_inside
+from keyeloop.sandbox.spec import INPUTS, OUTPUTS, WORK, SandboxSpec, path_inside
 
 Outcome = str | ExecError | ExecResult
 """What an execution printed, what it raised, or all that it did."""
@@ -42,6 +42,8 @@ class FakeSandbox:
         self.timeouts_s: list[float | None] = []
         """``timeout_s`` of each execution."""
         self.files = {str(path_inside(path)): data for path, data in (files or {}).items()}
+        self.links: dict[str, str] = {}
+        """What stands for a mounted file, by the absolute path of its name."""
         self.started = self.closed = False
         self.interrupts = self.resets = 0
         self._results = results if callable(results) else tuple(results)
@@ -84,6 +86,14 @@ class FakeSandbox:
             raise InputError(f"cannot put {path!r}: files go below {WORK}")
         self.files[str(target)] = data if isinstance(data, bytes) else data.read_bytes()
 
+    def link(self, path: str, target: PurePosixPath) -> None:
+        """Note the name of a mounted file in ``links``."""
+        self._require_open()
+        name = path_inside(path)
+        if not name.is_relative_to(WORK) or not target.is_relative_to(INPUTS) or ".." in target.parts:
+            raise InputError(f"cannot link {path!r} to {target}: names go below {WORK}, targets lie below {INPUTS}")
+        self.links[str(name)] = str(target)
+
     def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """The bytes of a file that was put or prepared."""
         self._require_open()
@@ -113,6 +123,7 @@ class FakeSandbox:
         """Forget the files and count it; the results go on where they were."""
         self._require_open()
         self.files.clear()
+        self.links.clear()
         self.resets += 1
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -37,6 +37,12 @@ class Sandbox(Protocol):
 
         A ``read_only`` one is a copy that code cannot change by accident; every later worker is given it again, until
         :meth:`reset`.
+        """
+
+    def link(self, path: str, target: PurePosixPath) -> None:
+        """Give a mounted file, or one of a mounted folder, a name in ``/work``; ``target`` lies below ``/in``.
+
+        Every later worker is given it again, until :meth:`reset`. Raises InputError for other places or a taken name.
         """
 
     def get(self, path: str, *, max_bytes: int | None = None) -> bytes:

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Self
 
 from keyeloop.runtime.errors import InputError, SandboxError
 from keyeloop.sandbox.artifacts import KeptArtifacts
-from keyeloop.sandbox.conversation import FILES_S, Conversation
+from keyeloop.sandbox.conversation import FILES_S, Conversation, WorkerGone
 from keyeloop.sandbox.frames import PipeBroken, PipeClosed, PipeTimeout
 from keyeloop.sandbox.replies import ExecReply
 from keyeloop.sandbox.results import Artifact, Availability, ExecResult, Isolation, Status
 from keyeloop.sandbox.running import Running
-from keyeloop.sandbox.spec import WORK, SandboxSpec, path_inside
+from keyeloop.sandbox.spec import INPUTS, WORK, SandboxSpec, path_inside
 
 
 class WorkerSandbox(ABC):
@@ -41,6 +41,7 @@ class WorkerSandbox(ABC):
         """Whether state was lost that no result has told of."""
         self._given: dict[PurePosixPath, bytes | Path] = {}
         """Read-only files, for every worker anew."""
+        self._linked: dict[PurePosixPath, PurePosixPath] = {}
         self._closed = False
 
     @classmethod
@@ -97,6 +98,15 @@ class WorkerSandbox(ABC):
             else:
                 self._nothing_to_lose = False
 
+    def link(self, path: str, target: PurePosixPath) -> None:
+        """Name a mounted file in ``/work``."""
+        name = path_inside(path)
+        if not name.is_relative_to(WORK) or not target.is_relative_to(INPUTS) or ".." in target.parts:
+            raise InputError(f"cannot link {path!r} to {target}: names go below {WORK}, targets lie below {INPUTS}")
+        with self._lock:
+            self._revive().link(name, target)
+            self._linked[name] = target
+
     def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """The bytes of a file."""
         source = path_inside(path)
@@ -126,6 +136,7 @@ class WorkerSandbox(ABC):
             self._kept.clear()
             self._nothing_to_lose, self._untold = True, False
             self._given.clear()
+            self._linked.clear()
             self._revive()
 
     def close(self) -> None:
@@ -151,6 +162,23 @@ class WorkerSandbox(ABC):
         if self._running is not None and self._conversation is not None and not self._running.exited():
             return self._conversation
         self._end()
+        try:
+            conversation = self._begin()
+        except WorkerGone:  # killed while it started: what is wrong with the machine will be wrong again
+            conversation = self._begin()
+        running = conversation.running
+        self._begun_s = time.monotonic()
+        running.expire(self._begun_s + min(self.spec.limits.session_s, self.spec.limits.idle_s))
+        self._untold, self._nothing_to_lose = self._untold or not self._nothing_to_lose, True
+        for target, data in self._given.items():
+            with contextlib.suppress(OSError):  # the host's file is gone meanwhile
+                conversation.send(target, data, read_only=True)
+        for name, target in self._linked.items():
+            conversation.link(name, target)
+        return conversation
+
+    def _begin(self) -> Conversation:
+        """Start a worker and see that it is isolated."""
         running = self._launch()
         self._running = running
         self._finalizer = weakref.finalize(self, running.end)
@@ -161,12 +189,6 @@ class WorkerSandbox(ABC):
         except BaseException:
             self._end()
             raise
-        self._begun_s = time.monotonic()
-        running.expire(self._begun_s + min(self.spec.limits.session_s, self.spec.limits.idle_s))
-        self._untold, self._nothing_to_lose = self._untold or not self._nothing_to_lose, True
-        for target, data in self._given.items():
-            with contextlib.suppress(OSError):  # the host's file is gone meanwhile
-                conversation.send(target, data, read_only=True)
         return conversation
 
     def _attempt(

@@ -23,7 +23,7 @@ from keyeloop.sandbox import (
     open_sandbox,
 )
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.python_seat import Seat
+from keyeloop.tools.python_seat import SENT_BYTES, SENT_SHARE, Seat
 from keyeloop.tools.results import shortened
 from keyeloop.tools.video.frames import close_decoder
 from keyeloop.tools.video.still import show_drawn
@@ -82,7 +82,8 @@ class Python:
         """``opener`` starts a run's sandbox of this spec and engine, at the run's first call.
 
         A ``pool`` brings its own spec and engine, and gives its sandboxes to all runs but those with inputs that are
-        too large to be sent. ``tell_files`` describes the files to the model (:data:`SPEC_WITH_FILES`).
+        too large to be sent and lie in no folder that its spec mounts. ``tell_files`` describes the files to the model
+        (:data:`SPEC_WITH_FILES`).
         """
         self.spec = SPEC_WITH_FILES if tell_files else SPEC
         self._sandbox = sandbox or (pool.spec if pool else SandboxSpec())
@@ -102,7 +103,7 @@ class Python:
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """Run ``code``; opens the sandbox at the first call. Raises ToolError for what the model should mend."""
-        seat: Seat = context.state.setdefault(SPEC.name, Seat(self._open, context.inputs, context.media))
+        seat: Seat = context.state.setdefault(SPEC.name, self._seat(context))
         code, stop = str(arguments["code"]), threading.Event()
         try:
             result = await asyncio.to_thread(seat.exec, code, stop, dict(context.shown))
@@ -129,6 +130,11 @@ class Python:
         seat = context.state.pop(SPEC.name, None)
         if seat is not None:
             await asyncio.to_thread(seat.close)
+
+    def _seat(self, context: ToolContext) -> Seat:
+        limits = self._sandbox.limits
+        sent_bytes = SENT_BYTES if self._pool is None else min(limits.work_bytes // SENT_SHARE, limits.file_bytes)
+        return Seat(self._open, context.inputs, context.media, mounted=self._sandbox.mounts, sent_bytes=sent_bytes)
 
     def _open(self, mounts: tuple[Mount, ...]) -> Sandbox:
         if self._pool is not None and not mounts:

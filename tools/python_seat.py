@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from keyeloop.runtime.media import MediaStore
 from keyeloop.sandbox import ExecResult, Mount, Sandbox
 
 SENT_BYTES: Final = 32 << 20
-"""Larger inputs are mounted; smaller ones are sent, which works with every engine and with a pool."""
+"""Larger inputs are mounted where a sandbox is started for the run; smaller ones are sent, with every engine."""
 SENT_SHARE: Final = 4
 """Files that are sent may take one part in so many of the room of ``/work``."""
 MAX_VIEWS: Final = 256
@@ -28,8 +29,19 @@ class Seat:
     ``video-1.mp4`` for an input, ``f1.jpg`` for a view."""
 
     def __init__(
-        self, opener: Callable[[tuple[Mount, ...]], Sandbox], inputs: Mapping[str, Source], media: MediaStore
+        self,
+        opener: Callable[[tuple[Mount, ...]], Sandbox],
+        inputs: Mapping[str, Source],
+        media: MediaStore,
+        *,
+        mounted: tuple[Mount, ...] = (),
+        sent_bytes: int = SENT_BYTES,
     ) -> None:
+        """``mounted`` is what every sandbox of ``opener`` has anyway: inputs below need no mount of their own.
+
+        Other inputs of more than ``sent_bytes`` do.
+        """
+        self._mounted, self._sent_bytes = mounted, sent_bytes
         self._opener, self._inputs, self._media = opener, dict(inputs), media
         self._lock = threading.Lock()
         self._sandbox: Sandbox | None = None
@@ -79,16 +91,27 @@ class Seat:
         self.files += [mount.inside.name for mount in mounts]
         self._room_bytes = self._sandbox.spec.limits.work_bytes // SENT_SHARE
         for source in self._inputs.values():
-            self._send(self._sandbox, _name(source), Path(source.path))
+            self._name_or_send(self._sandbox, _name(source), Path(source.path))
 
     def _mounts(self) -> Iterator[Mount]:
         for source in self._inputs.values():
             path = Path(source.path)
             try:
-                if path.stat().st_size > SENT_BYTES:
+                if path.stat().st_size > self._sent_bytes and _below(self._mounted, path) is None:
                     yield Mount(path.resolve(), PurePosixPath(_name(source)))
             except (OSError, InputError):
                 continue
+
+    def _name_or_send(self, sandbox: Sandbox, name: str, path: Path) -> None:
+        """Give an input: by its place below a mount, else as a copy."""
+        place = _below(self._mounted, path)
+        if place is None or name in self._tried:
+            return self._send(sandbox, name, path)
+        self._tried.add(name)
+        with contextlib.suppress(InputError):
+            sandbox.link(name, place)
+            self.files.append(name)
+        return None
 
     def _send(self, sandbox: Sandbox, name: str, path: Path) -> None:
         """Give a file, once; one that is missing, too large or does not fit any more is left out."""
@@ -97,13 +120,22 @@ class Seat:
         self._tried.add(name)
         try:
             size_bytes = path.stat().st_size
-            if size_bytes > min(SENT_BYTES, self._room_bytes):
+            if size_bytes > min(self._sent_bytes, self._room_bytes):
                 return
             sandbox.put(name, path, read_only=True)
         except (OSError, InputError):
             return
         self._room_bytes -= size_bytes
         self.files.append(name)
+
+
+def _below(mounts: tuple[Mount, ...], path: Path) -> PurePosixPath | None:
+    """Where code finds a file of the host that is mounted, or lies in a folder that is."""
+    real = path.resolve()
+    for mount in mounts:
+        if real.is_relative_to(mount.source) and real.is_file():
+            return mount.inside / real.relative_to(mount.source)
+    return None
 
 
 def _name(source: Source) -> str:

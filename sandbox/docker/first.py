@@ -7,6 +7,7 @@ gone or the host hangs up: a container outlives neither. Code cannot signal, rea
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from keyeloop.sandbox.running import BOOT
@@ -66,7 +67,7 @@ if worker:
         except OSError:
             pass
         words = [os.pread(number, @KEPT@, 0).decode("utf-8", "replace") for number in (@OUT@, @ERR@)]
-        rest = json.dumps(words).encode()
+        rest = b"\\n" + json.dumps(words).encode() + b"\\n"
         while rest:
             rest = rest[os.write(2, rest):]
         os._exit(0)
@@ -89,3 +90,17 @@ def first_program(seccomp: bytes, kept_bytes: int, pipes: str = "") -> str:
     for mark, value in filled.items():
         text = text.replace(mark, value)
     return text + BOOT
+
+
+def last_words(said: str, limit_bytes: int) -> tuple[str, str]:
+    """What the worker had written to standard output and error, out of all that its first process and runtime said.
+
+    Where the first process never spoke, all of it is why: the second text.
+    """
+    for line in reversed(said.splitlines()):
+        try:
+            out, err = json.loads(line)
+        except (ValueError, TypeError):
+            continue
+        return str(out)[:limit_bytes], str(err)[:limit_bytes]
+    return "", said[-limit_bytes:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Final
 from keyeloop.runtime.errors import SandboxError
 from keyeloop.sandbox.docker.container import attach, create, fresh_uid, pids_limit
 from keyeloop.sandbox.docker.daemon import GVISOR, Daemon, line_of
-from keyeloop.sandbox.docker.first import CAPTURED
+from keyeloop.sandbox.docker.first import CAPTURED, last_words
 from keyeloop.sandbox.docker.pipes import NamedPipes
 from keyeloop.sandbox.docker.stream import AttachedPipe
 from keyeloop.sandbox.docker.view import HostView, parse_status
@@ -82,6 +81,8 @@ class DockerWorker:
         }
         if runtime != GVISOR:  # whose kernel knows neither this limit nor what it bounds
             rlimits["RLIMIT_MSGQUEUE"] = 0
+        else:
+            rlimits["RLIMIT_NPROC"] = limits.pids
         self.setup: dict[str, Any] = {"capture": list(CAPTURED), "own_pids": True, "rlimits": rlimits, "site": []}
         threading.Thread(target=self._watch, name="sandbox-container", daemon=True).start()
 
@@ -151,12 +152,7 @@ class DockerWorker:
         """The last words, for which the container is ended; or what Python said when it could not start."""
         self._hang_up()
         self._stream.drain(END_S)
-        said = self._stream.words.decode("utf-8", "replace")
-        try:
-            out, err = json.loads(said[said.index("[") :])
-        except ValueError:
-            return "", said[-limit_bytes:]
-        return str(out)[:limit_bytes], str(err)[:limit_bytes]
+        return last_words(self._stream.words.decode("utf-8", "replace"), limit_bytes)
 
     def end(self) -> None:
         """Remove the container and free everything."""

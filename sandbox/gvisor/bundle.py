@@ -47,6 +47,7 @@ def write_bundle(folder: Path, python: Interpreter, uid: int, spec: SandboxSpec)
         },
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
+            _memory("/sys", 1 << 12, "555", "ro"),
             _memory("/dev", 1 << 16, "755"),
             _memory("/dev/shm", limits.tmp_bytes, "1777"),
             _memory(str(WORK), limits.work_bytes, "777"),
@@ -71,8 +72,8 @@ def _bind(source: Path, target: str) -> dict[str, Any]:
     return {"destination": target, "type": "bind", "source": str(source), "options": ["rbind", "ro", "nosuid", "nodev"]}
 
 
-def _memory(target: str, size_bytes: int, mode: str) -> dict[str, Any]:
-    options = ["nosuid", "nodev", f"size={size_bytes}", f"mode={mode}"]
+def _memory(target: str, size_bytes: int, mode: str, *more: str) -> dict[str, Any]:
+    options = ["nosuid", "nodev", f"size={size_bytes}", f"mode={mode}", *more]
     return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 

@@ -18,7 +18,7 @@ from keyeloop.runtime.errors import SandboxError
 from keyeloop.sandbox.bwrap_plan import fresh_uid
 from keyeloop.sandbox.cgroup import Cgroup, CgroupHome, find_cgroup_home
 from keyeloop.sandbox.docker.container import GVISOR_PIDS
-from keyeloop.sandbox.docker.first import CAPTURED
+from keyeloop.sandbox.docker.first import CAPTURED, last_words
 from keyeloop.sandbox.docker.view import parse_status
 from keyeloop.sandbox.gvisor.bundle import write_bundle
 from keyeloop.sandbox.interpreter import interpreter
@@ -61,7 +61,11 @@ class RunscWorker:
         self.setup: dict[str, Any] = {
             "capture": list(CAPTURED),
             "own_pids": True,
-            "rlimits": {"RLIMIT_DATA": limits.memory_bytes * 7 // 8, "RLIMIT_FSIZE": limits.file_bytes},
+            "rlimits": {
+                "RLIMIT_DATA": limits.memory_bytes * 7 // 8,
+                "RLIMIT_FSIZE": limits.file_bytes,
+                "RLIMIT_NPROC": limits.pids,  # of a uid that only this sandbox's kernel knows; old ones do not count
+            },
             "site": [str(folder) for folder in python.sites_inside],
         }
 
@@ -110,12 +114,7 @@ class RunscWorker:
         self._hang_up()
         if self._child is not None:
             self._child.wait(END_S)
-        said = os.pread(self._words_fd, 1 << 22, 0).decode("utf-8", "replace")
-        try:
-            out, err = json.loads(said[said.rindex("[") :]) if said else ("", "")
-        except ValueError:
-            return "", said[-limit_bytes:]
-        return str(out)[:limit_bytes], str(err)[:limit_bytes]
+        return last_words(os.pread(self._words_fd, 1 << 22, 0).decode("utf-8", "replace"), limit_bytes)
 
     def end(self) -> None:
         """Kill everything, then free descriptors, the control group and the folder."""

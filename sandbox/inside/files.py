@@ -88,6 +88,14 @@ class Files:
             if seal:
                 os.fchmod(file, 0o444)
 
+    def link(self, path: str, target: str) -> None:
+        """Another name for what the host has mounted."""
+        folder, name = self._folder(path, make=True)
+        try:
+            os.symlink(target, name, dir_fd=folder)
+        finally:
+            os.close(folder)
+
     def _unseal(self, name: str, folder: int) -> None:
         """Make way for a new file of this name where the old one was sealed."""
         with contextlib.suppress(OSError):
@@ -107,6 +115,8 @@ class Files:
                 if make:
                     with contextlib.suppress(OSError):
                         os.mkdir(name, 0o755, dir_fd=folder)
+                if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # gVisor would follow it all the same
                 inner = os.open(name, flags, dir_fd=folder)
             finally:
                 os.close(folder)

@@ -122,6 +122,10 @@ class Worker:
         self._files.write(request["path"], blob, request["append"], request.get("seal") is True)
         return {}, b""
 
+    def _do_link(self, request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        self._files.link(request["path"], request["target"])
+        return {}, b""
+
     def _end_others(self) -> None:
         """Kill what interrupted code left running: a fork bomb would use up the processes of later executions."""
         if not self._own_pids:

@@ -15,7 +15,9 @@ from keyeloop.runtime.errors import SandboxUnavailable
 from keyeloop.sandbox import Limits, SandboxSpec
 from keyeloop.sandbox.bubblewrap import Bubblewrap
 from keyeloop.sandbox.bwrap_plan import BwrapPlan, Way, find_bwrap
+from keyeloop.sandbox.docker.daemon import GVISOR
 from keyeloop.sandbox.docker.engine import Docker, choose
+from keyeloop.sandbox.gvisor.engine import Runsc
 from keyeloop.sandbox.interpreter import interpreter
 from keyeloop.sandbox.session import WorkerSandbox
 
@@ -33,6 +35,8 @@ class Engine:
     make: Callable[[SandboxSpec], WorkerSandbox]
     kept_files: int = 0
     """Descriptors that its client keeps open to use again: connections to a daemon."""
+    gvisor: bool = False
+    """Whether code meets gVisor's kernel: what uses up too much ends the sandbox, not the execution alone."""
 
     def open(self, limits: Limits = QUICK, **fields: Any) -> WorkerSandbox:
         """A sandbox that starts at its first use; ``fields`` are those of :class:`SandboxSpec`."""
@@ -74,19 +78,35 @@ def docker(runtime: str = "runc") -> Engine:
         choose(SandboxSpec(), runtime)
     except SandboxUnavailable as error:
         pytest.skip(str(error))
-    return Engine("docker", partial(Docker, runtime=runtime), KEPT_CONNECTIONS)
+    return Engine("docker", partial(Docker, runtime=runtime), KEPT_CONNECTIONS, gvisor=runtime == GVISOR)
 
 
-ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {"bubblewrap": bubblewrap, "docker": docker}
+def runsc() -> Engine:
+    """gVisor alone."""
+    found = Runsc.available()
+    if not found.ok:
+        pytest.skip(f"{found.reason}; {found.remedy}")
+    return Engine("runsc", Runsc, gvisor=True)
+
+
+ENGINES: Final[Mapping[str, Callable[[], Engine]]] = {
+    "bubblewrap": bubblewrap,
+    "docker": docker,
+    "docker-runsc": partial(docker, GVISOR),
+    "runsc": runsc,
+}
 """By name; each skips where it cannot run."""
 WALLS: Final[Mapping[str, Callable[[], Engine]]] = {
     "bubblewrap-userns": partial(bubblewrap_by, "userns"),
     "bubblewrap-setpriv": partial(bubblewrap_by, "setpriv"),
     "docker": docker,
+    "docker-runsc": partial(docker, GVISOR),
+    "runsc": runsc,
 }
 """Every way to isolate, for attacks: an engine that starts in several ways has several."""
 
 
 def marked(names: Iterable[str]) -> list[Any]:
-    """Parameters of a fixture; those that need a Docker daemon say so."""
-    return [pytest.param(name, marks=pytest.mark.docker if name.startswith("docker") else ()) for name in names]
+    """Parameters of a fixture; those that need a Docker daemon, or gVisor, say so."""
+    needs = {"docker": pytest.mark.docker, "docker-runsc": pytest.mark.gvisor, "runsc": pytest.mark.gvisor}
+    return [pytest.param(name, marks=needs.get(name, ())) for name in names]

@@ -11,17 +11,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from keyeloop.sandbox.docker.worker import DockerWorker
+from keyeloop.sandbox.gvisor.worker import RunscWorker
+from keyeloop.sandbox.session import WorkerSandbox
 
-def processes_of(uid: int) -> list[str]:
-    """Command lines of this host's live processes with a uid."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+
+@dataclass(frozen=True)
+class Trace:
+    """By what this host can tell a sandbox's processes from all others, also after its end; empty where it cannot."""
+
+    uid: int | None = None
+    group: str | None = None
+    """A line of ``/proc/PID/cgroup``: gVisor's own processes have one uid for all sandboxes."""
+
+    @classmethod
+    def of(cls, sandbox: WorkerSandbox) -> Trace:
+        """Of the worker that runs now."""
+        about, worker = sandbox.isolation, sandbox._running
+        if about.boundary != "gvisor":
+            return cls(uid=about.uid if about.uid != os.geteuid() else None)
+        if isinstance(worker, DockerWorker):
+            pid = worker._daemon.api.inspect_container(worker._id)["State"]["Pid"]
+        else:
+            assert isinstance(worker, RunscWorker) and worker._child is not None
+            pid = worker._child.pid
+        name = worker._id if isinstance(worker, DockerWorker) else f"/keyeloop-{os.getpid()}-"
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            if name in line:  # that of a process which is gone is the root's, and everybody's
+                return cls(group=line)
+        raise ProcessLookupError(pid)
+
+    @property
+    def tells(self) -> bool:
+        return self != Trace()
+
+    def pids(self) -> list[int]:
+        """Live processes."""
+        return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._is_of(folder)]
+
+    def _is_of(self, folder: Path) -> bool:
         try:
-            if folder.stat().st_uid == uid and (folder / "stat").read_bytes().rpartition(b") ")[2][:1] != b"Z":
-                found.append((folder / "cmdline").read_bytes().decode())
+            if (folder / "stat").read_bytes().rpartition(b") ")[2][:1] == b"Z":
+                return False
+            if self.group is not None:
+                return self.group in (folder / "cgroup").read_text().splitlines()
+            return f"\nUid:\t{self.uid}\t" in (folder / "status").read_text()
         except OSError:
-            continue
-    return found
+            return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:

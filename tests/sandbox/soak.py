@@ -22,10 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from keyeloop.sandbox import Limits, Sandbox, SandboxSpec, open_sandbox
+from docker.errors import DockerException
+
+from keyeloop.runtime.errors import SandboxError
+from keyeloop.sandbox import Limits, SandboxSpec, open_sandbox
 from keyeloop.sandbox.cgroup import find_cgroup_home
+from keyeloop.sandbox.opening import ENGINES
+from keyeloop.sandbox.session import WorkerSandbox
 from tests.sandbox.engines import KEPT_CONNECTIONS
-from tests.sandbox.host_view import processes_of, wait_for
+from tests.sandbox.host_view import Trace, wait_for
 from tests.sandbox.hostile_worker import open_files
 
 LIMITS: Final = Limits(wall_s=5, interrupt_grace_s=0.3, memory_bytes=256 << 20, pids=32)
@@ -37,10 +42,11 @@ CODES: Final = (
     ("print({token!r}, flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)", 5.0),
     ("print({token!r}, flush=True)\nimport os\nos._exit(3)", 5.0),
     ("print({token!r})\nraise ValueError('no')", 5.0),
+    ("print({token!r}, flush=True)\nimport time\ntime.sleep(0.05)", 5.0),
 )  # fmt: skip
 """Code, and the seconds it is given; most end well."""
-_USUAL: Final = (8, 8, 4, 3, 1, 1, 1, 2)
-KILL_EVERY_S: Final = 0.3
+_USUAL: Final = (8, 8, 4, 3, 1, 1, 1, 2, 6)
+KILL_EVERY_S: Final = 0.1
 
 
 @dataclass
@@ -50,8 +56,9 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     states_lost: int = 0
     kills: int = 0
-    uids: set[int] = field(default_factory=set)
-    """As the host saw them."""
+    """Of processes of a sandbox, while a call of it ran."""
+    traces: set[Trace] = field(default_factory=set)
+    """Of every worker, to look for what stayed."""
     wrong: list[str] = field(default_factory=list)
     """Calls whose result was not theirs, or that had none."""
 
@@ -75,43 +82,43 @@ class Held:
 
 
 def soak(
-    opener: Callable[[SandboxSpec], Sandbox], sandboxes: int, executions: int, seed: int = 0, at_once: int = 8
+    opener: Callable[[SandboxSpec], WorkerSandbox], sandboxes: int, executions: int, seed: int = 0, at_once: int = 8
 ) -> Tally:
     """Share ``executions`` among ``sandboxes``, ``at_once`` of them alive at a time."""
     tally, guard = Tally(), threading.Lock()
-    alive: dict[int, int] = {}
-    """The host's uid of each sandbox that is in use."""
+    calling: dict[int, Trace] = {}
+    """Of each sandbox whose call is running."""
     done = threading.Event()
 
     def use(number: int) -> None:
         dice = random.Random(seed * 1000 + number)
         with opener(SandboxSpec(limits=LIMITS)) as sandbox:
             for index in range(1, executions // sandboxes + 1):
-                with guard:
-                    alive[number] = sandbox.isolation.uid
-                    tally.uids.add(alive[number])
+                with contextlib.suppress(OSError, SandboxError, DockerException):  # killed just now
+                    trace = Trace.of(sandbox)
+                    with guard:
+                        calling[number] = trace
+                        tally.traces.add(trace)
                 token = f"t{number}-{index}"
                 code, seconds = dice.choices(CODES, _USUAL)[0]
                 result = sandbox.exec(code.format(token=token), timeout_s=seconds)
                 with guard:
+                    calling.pop(number, None)
                     tally.statuses[result.status] += 1
                     tally.states_lost += result.state_lost
                     mine = result.stdout == f"{token}\n" or (not result.stdout and result.status == "crashed")
                     if result.index != index or not mine:
                         tally.wrong.append(f"{token}: {result}")
-        with guard:
-            del alive[number]
 
     def kill() -> None:
         dice = random.Random(seed)
         while not done.wait(KILL_EVERY_S):
             with guard:
-                uids = sorted(set(alive.values()) - {os.geteuid()})
-            found = pids_of(dice.choice(uids)) if uids else []
-            if found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(dice.choice(found), signal.SIGKILL)
-                    tally.kills += 1
+                found = [pid for trace in calling.values() if trace.tells for pid in trace.pids()]
+                if found:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(dice.choice(found), signal.SIGKILL)
+                        tally.kills += 1
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -122,16 +129,6 @@ def soak(
         done.set()
         killer.join()
     return tally
-
-
-def pids_of(uid: int) -> list[int]:
-    """Live processes of a uid."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if folder.stat().st_uid == uid:
-                found.append(int(folder.name))
-    return found
 
 
 def require_nothing_left(before: Held, tally: Tally, kept_files: int = 0) -> None:
@@ -147,7 +144,7 @@ def require_nothing_left(before: Held, tally: Tally, kept_files: int = 0) -> Non
     assert wait_for(let_go, 2), Held.now()
     now = Held.now()
     assert now.threads <= before.threads and now.temporary <= before.temporary, now
-    left = {uid: processes_of(uid) for uid in tally.uids - {os.geteuid()}}
+    left = {trace: trace.pids() for trace in tally.traces if trace.tells}
     assert not any(left.values()), left
 
 
@@ -161,10 +158,11 @@ def main() -> None:
     chosen = options.parse_args()
     open_sandbox(engine=chosen.engine).close()
     before, begun_s = Held.now(), time.monotonic()
-    tally = soak(lambda spec: open_sandbox(spec, chosen.engine), chosen.sandboxes, chosen.executions, chosen.seed)
+    made = {each.engine: each for each in ENGINES}[chosen.engine]
+    tally = soak(made, chosen.sandboxes, chosen.executions, chosen.seed)
     print(f"{chosen.engine}: {dict(tally.statuses)} in {time.monotonic() - begun_s:.0f} s")
     print(f"state lost {tally.states_lost} times, {tally.kills} kills from outside, wrong results: {tally.wrong or 0}")
-    assert not tally.wrong and tally.statuses.total() == chosen.executions
+    assert tally.kills > 0 and not tally.wrong and tally.statuses.total() == chosen.executions
     require_nothing_left(before, tally, KEPT_CONNECTIONS if chosen.engine == "docker" else 0)
     print("nothing left: processes, control groups, temporary files, descriptors, threads")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from keyeloop.sandbox import ExecResult
 from keyeloop.sandbox.cgroup import find_cgroup_home
 from tests.sandbox.engines import QUICK, Engine
-from tests.sandbox.host_view import processes_of, wait_for
+from tests.sandbox.host_view import Trace, wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("shared")]
 MIB = 1 << 20
@@ -64,30 +63,31 @@ def test_processes_and_threads_are_bounded(engine: Engine) -> None:
     with engine.open(replace(QUICK, pids=32)) as sandbox:
         for code in (forks, threads):
             result = sandbox.exec(code)
-            assert result.status == "ok", result
-            assert 20 <= counted(result) <= 32
+            if engine.gvisor and result.status != "ok":  # its kernel bounds no processes: the host's group ends it
+                assert result.status in ("crashed", "oom") and result.state_lost, result
+            else:
+                assert result.status == "ok" and 20 <= counted(result) <= 32, result
         assert sandbox.exec("print('alive')").stdout == "alive\n"
 
 
 def test_a_fork_bomb_ends_with_its_execution(engine: Engine) -> None:
     with engine.open(replace(QUICK, pids=32)) as sandbox:
-        uid = sandbox.isolation.uid
+        trace = Trace.of(sandbox)
         bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
         assert sandbox.exec(bomb, timeout_s=0.5).status in ("timeout", "crashed")
         sandbox.reset()
         assert sandbox.exec("print(1)").stdout == "1\n"
-    if uid != os.geteuid():
-        assert wait_for(lambda: not processes_of(uid), 2)
+    assert wait_for(lambda: not trace.pids(), 2)
 
 
 def test_memory_is_bounded(engine: Engine) -> None:
     with engine.open(replace(QUICK, memory_bytes=128 * MIB)) as sandbox:
-        sandbox.exec("x = 1")
-        asked = sandbox.exec("data = bytearray(1 << 30)")
-        assert (asked.status, asked.state_lost) == ("oom", False)
-        crept = sandbox.exec("pieces = []\nwhile True: pieces.append(b'x' * (1 << 20))")
-        assert (crept.status, crept.state_lost) == ("oom", False)
-        assert sandbox.exec("pieces = None\nx").displays[0].data["text/plain"] == "1"
+        for code in ("data = bytearray(1 << 30)", "pieces = []\nwhile True: pieces.append(b'x' * (1 << 20))"):
+            sandbox.exec("x = 1")
+            result = sandbox.exec(code)  # gVisor's own memory counts, and one process of the host holds that of all
+            assert result.status == "oom" and result.state_lost in (False, engine.gvisor), result
+            after = sandbox.exec("pieces = None\nprint('x' in globals())")
+            assert after.stdout == f"{not result.state_lost}\n"
 
 
 @pytest.mark.skipif("memory" not in find_cgroup_home(), reason="no control group can be made here")
@@ -102,8 +102,12 @@ def test_memory_is_bounded_for_all_processes_together(engine: Engine) -> None:
             + shared_map.replace("\n", "\n    ")
             + "\n    os._exit(0)\nprint(os.wait()[1])"
         )
-        assert (child.status, child.stdout, child.state_lost) == ("oom", "9\n", False)
-        assert sandbox.exec("print(x)").stdout == "2\n"
+        if engine.gvisor:  # one process of the host holds the memory of all
+            assert (child.status, child.state_lost) == ("oom", True)
+            assert sandbox.exec("print(1)").stdout == "1\n"
+        else:
+            assert (child.status, child.stdout, child.state_lost) == ("oom", "9\n", False)
+            assert sandbox.exec("print(x)").stdout == "2\n"
 
 
 @pytest.mark.parametrize("folder", ["/work", "/out", "/tmp", "/dev/shm"])

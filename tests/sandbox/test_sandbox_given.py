@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from keyeloop.runtime.errors import InputError
 from keyeloop.sandbox import Mount
 from tests.sandbox.engines import Engine
 
@@ -56,3 +57,41 @@ def test_mounts_lie_under_their_names_where_code_starts(engine: Engine, tmp_path
         refused = sandbox.exec(TRY_WRITE.format(name="video-1.mp4")).stdout
         assert refused in ("OSError\n", "PermissionError\n")
     assert clip.read_bytes() == b"frames"
+
+
+def test_a_file_of_a_mounted_folder_gets_a_name_where_code_starts(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path.resolve() / "videos"
+    (folder / "day 1").mkdir(parents=True)
+    (folder / "day 1" / "some.mp4").write_bytes(b"frames")
+    for path in (folder, folder / "day 1"):
+        path.chmod(0o755)
+    with engine.open(mounts=(Mount(folder, PurePosixPath("videos")),)) as sandbox:
+        sandbox.link("video-1.mp4", PurePosixPath("/in/videos/day 1/some.mp4"))
+        for _ in range(2):  # also after a restart
+            assert sandbox.exec("print(open('video-1.mp4').read())").stdout == "frames\n"
+            refused = sandbox.exec(TRY_WRITE.format(name="video-1.mp4")).stdout
+            assert refused in ("OSError\n", "PermissionError\n")
+            assert sandbox.exec("import os\nos._exit(1)").state_lost
+        with pytest.raises(InputError, match="File exists"):
+            sandbox.link("video-1.mp4", PurePosixPath("/in/videos/other.mp4"))
+        for name, target in (
+            ("../x", "/in/videos"),
+            ("/etc/x", "/in/videos"),
+            ("x", "/etc/passwd"),
+            ("x", "/in/../etc"),
+        ):
+            with pytest.raises(InputError):
+                sandbox.link(name, PurePosixPath(target))
+        sandbox.reset()
+        assert sandbox.exec("print('video-1.mp4' in __import__('os').listdir('.'))").stdout == "False\n"
+    assert (folder / "day 1" / "some.mp4").read_bytes() == b"frames"
+
+
+def test_a_given_file_that_is_gone_meanwhile_does_not_stop_the_next_worker(engine: Engine, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"frames")
+    with engine.open() as sandbox:
+        sandbox.put("clip.mp4", clip, read_only=True)
+        clip.unlink()
+        assert sandbox.exec("print(open('clip.mp4').read())\nimport os\nos._exit(1)").stdout == "frames\n"
+        assert sandbox.exec("print(1)").stdout == "1\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from keyeloop.runtime.content import Image, Text
 from keyeloop.runtime.errors import SandboxUnavailable, ToolError
 from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import encode_picture
-from keyeloop.sandbox import Limits, Sandbox, SandboxPool, SandboxSpec, availability
+from keyeloop.sandbox import Limits, Mount, Sandbox, SandboxPool, SandboxSpec, availability, open_sandbox
 from keyeloop.sandbox.fake import FakeSandbox
 from keyeloop.tools import Python, ToolContext
 from keyeloop.tools.python_seat import SENT_BYTES
@@ -127,3 +128,52 @@ async def test_runs_share_a_pool_but_no_sandbox(context: ToolContext) -> None:
             await tool.close(context)
         pool.fill()
     assert [len(one.executed) for one in opened] == [1, 1, 0] and all(one.closed for one in opened)
+
+
+def sparse(path: Path, size_bytes: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return path.resolve()
+
+
+@pytest.mark.sandbox
+async def test_a_pooled_sandbox_has_large_inputs_too(tool: Python, context: ToolContext, tmp_path: Path) -> None:
+    """Of a folder that the pool mounts by their place in it, however large; others in pieces, as far as they fit."""
+    folder = tmp_path.resolve() / "videos"
+    folder.mkdir()
+    declare(context, sparse(folder / "day.mp4", 3 * SENT_BYTES), "video-1")
+    declare(context, sparse(tmp_path / "short.mp4", SENT_BYTES + 1), "video-2")
+    spec = replace(QUICK, mounts=(Mount(folder, PurePosixPath("videos")),), preimport=("wave",))
+    with SandboxPool(spec) as pool:
+        opened: list[SandboxSpec] = []
+
+        def opener(spec: SandboxSpec, engine: str) -> Sandbox:
+            opened.append(spec)
+            return open_sandbox(spec, engine)
+
+        pooled = Python(pool=pool, opener=opener)
+        look = "import os\nprint(*(os.path.getsize(name) for name in ('video-1.mp4', 'video-2.mp4')))"
+        try:
+            told = await pooled.call({"code": look}, context)
+            assert told == (Text(f"{3 * SENT_BYTES} {SENT_BYTES + 1}"),) and not opened
+            with pytest.raises(ToolError, match="Error"):
+                await pooled.call({"code": "open('video-1.mp4', 'a')"}, context)
+        finally:
+            await pooled.close(context)
+
+
+async def test_what_fits_no_pooled_sandbox_gets_one_of_its_own(context: ToolContext, tmp_path: Path) -> None:
+    seen: list[SandboxSpec] = []
+
+    def opener(spec: SandboxSpec, engine: str) -> Sandbox:
+        seen.append(spec)
+        return FakeSandbox(["fine"], spec=spec)
+
+    clip = sparse(tmp_path / "long.mp4", SandboxSpec().limits.file_bytes + 1)
+    declare(context, clip, "video-1")
+    with SandboxPool(opener=opener) as pool:
+        assert pool.fill(5)
+        tool = Python(pool=pool, opener=opener)
+        assert await tool.call({"code": "1"}, context) == (Text("fine"),)
+        await tool.close(context)
+    assert [mount.source for mount in seen[-1].mounts] == [clip] and seen[-1].preimport == pool.spec.preimport
