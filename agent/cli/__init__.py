@@ -14,6 +14,7 @@ from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.doctor import doctor
 from keyeloop.agent.cli.evaluate import evaluate
+from keyeloop.agent.cli.journal import journal
 from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
@@ -54,6 +55,7 @@ def build_app() -> typer.Typer:
         app.command(name)(command)
     app.callback()(_keyeloop)
     app.command("serve", context_settings={"allow_extra_args": True})(serve)
+    app.add_typer(journal, name="journal")
     app.add_typer(sandbox, name="sandbox")
     return app
 
