@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +14,6 @@ from rich.spinner import Spinner
 from rich.text import Text as Styled
 
 from keyeloop.agent.watching import Watching
-from keyeloop.agent.working import Working
 from keyeloop.agent.wording import (
     call_words,
     citation_words,
@@ -24,6 +25,7 @@ from keyeloop.agent.wording import (
     source_words,
     usage_words,
 )
+from keyeloop.agent.working import Working
 from keyeloop.model_backend.base import Delta
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.events import (
@@ -112,6 +114,18 @@ class LiveView:
             case RunEnded():
                 self._ended(event)
         self._refresh(now=not isinstance(event, Delta | Watching | Working))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal alone meanwhile, for a question that is asked there."""
+        if self._live is None:
+            yield
+            return
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def _replied(self, event: ReplyReceived) -> None:
         message = from_wire(event.message)

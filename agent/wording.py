@@ -27,10 +27,11 @@ def clipped(text: str, limit: int = 400) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def call_words(call: ToolCall) -> str:
-    """``clip_video(video="video-1", start_s=83)``."""
+def call_words(call: ToolCall, limit: int | None = 400) -> str:
+    """``clip_video(video="video-1", start_s=83)``; all of it where there is no limit."""
     given = (f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in call.arguments.items())
-    return clipped(f"{call.name}({', '.join(given)})")
+    words = f"{call.name}({', '.join(given)})"
+    return clipped(words, len(words) * 4 if limit is None else limit)
 
 
 def parts_words(parts: Iterable[Part], limit: int = 400) -> str:

@@ -23,6 +23,10 @@ def ask(
     tool: Annotated[
         list[str] | None, typer.Option(help="The run's own tools, again, as FILE.py:function; may be repeated.")
     ] = None,
+    approve: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=DECISION", help="Which calls to allow, ask about or deny; may be repeated."),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
     max_turns: Annotated[int | None, typer.Option(help="Requests to the model for this question.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Tool calls.")] = None,
@@ -38,6 +42,7 @@ def ask(
     from keyeloop.agent.answer import Answer
     from keyeloop.agent.answer_form import AnswerForm
     from keyeloop.agent.answer_schema import read_schema
+    from keyeloop.agent.approval import TerminalApproval, guarded
     from keyeloop.agent.builtin import builtin_tools
     from keyeloop.agent.cli.run import told, watch
     from keyeloop.agent.cli.show import read_run
@@ -45,6 +50,7 @@ def ask(
     from keyeloop.agent.models import recorded_model
     from keyeloop.agent.user_tools import load_tool
     from keyeloop.runtime.config import load_config
+    from keyeloop.tools.toolset import Toolset
 
     past = read_run(run, load_config({"runs": runs}).runs)
     config = load_config(
@@ -62,12 +68,15 @@ def ask(
     documents = past.start.config.get("documents")
     kinds = {source.kind for source in past.start.inputs}
     builtin = builtin_tools(kinds, None if documents is None else Path(documents))
+    asking = TerminalApproval()
+    tools = Toolset([*(one for one in builtin if one.spec.name not in own), *own.values()])
     agent = Agent(
-        tools=[*(one for one in builtin if one.spec.name not in own), *own.values()],
+        tools=guarded(tools, approve or (), asking),
         runs=past.folder.parent,
         settings=config,
     )
     view = LiveView(Console(stderr=as_json), past.folder.parent, past.folder)
+    asking.pause = view.paused
     form = None if answer_schema is None else AnswerForm(read_schema(answer_schema))
     end = asyncio.run(watch(agent.stream_ask(past.folder, question, answer=form), view))
     return told(Answer.from_end(end, past.folder, form=form), as_json)

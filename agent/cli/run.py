@@ -41,6 +41,10 @@ def run(
     tool: Annotated[
         list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
     ] = None,
+    approve: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=DECISION", help="Which calls to allow, ask about or deny; may be repeated."),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
     max_turns: Annotated[int | None, typer.Option(help="Requests to the model.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Tool calls.")] = None,
@@ -69,6 +73,7 @@ def run(
     from keyeloop.agent.answer import Answer
     from keyeloop.agent.answer_form import AnswerForm
     from keyeloop.agent.answer_schema import read_schema
+    from keyeloop.agent.approval import TerminalApproval, guarded
     from keyeloop.agent.live import LiveView
     from keyeloop.agent.task import Task
     from keyeloop.agent.watching import check_watch
@@ -92,7 +97,9 @@ def run(
             "seed": seed,
         }
     )
-    agent = Agent(tools=_tools(tool or [], bool(video), bool(image), config), settings=config)
+    asking = TerminalApproval()
+    tools = _tools(tool or [], bool(video), bool(image), config, always=bool(approve))
+    agent = Agent(tools=tools and guarded(tools, approve or (), asking), settings=config)
     form = None if answer_schema is None else AnswerForm(read_schema(answer_schema))
     asked = Task(question, videos=video or (), images=image or (), watch=check_watch(watched), answer=form)
     if plan:
@@ -100,6 +107,7 @@ def run(
         print(json.dumps(planned.to_json(), ensure_ascii=False) if as_json else planned)
         return 0
     view = LiveView(Console(stderr=as_json), config.runs)
+    asking.pause = view.paused
     end = asyncio.run(watch(agent.stream(asked), view))
     assert view.run is not None, "what has ended has begun"
     return told(Answer.from_end(end, view.run, form=form), as_json)
@@ -132,9 +140,9 @@ async def watch(stream: AsyncGenerator[StreamEvent, None], view: LiveView) -> Ru
     return end
 
 
-def _tools(named: list[str], videos: bool, images: bool, config: Config) -> Toolset | None:
-    """The built-in tools and those that were named; None leaves the choice to the agent."""
-    if not named:
+def _tools(named: list[str], videos: bool, images: bool, config: Config, *, always: bool) -> Toolset | None:
+    """The built-in tools and those that were named; None, unless ``always``, leaves the choice to the agent."""
+    if not named and not always:
         return None
     from keyeloop.agent.builtin import builtin_tools
     from keyeloop.agent.user_tools import load_tool
