@@ -132,7 +132,7 @@ class Context:
         parts = (*message.parts[:place], Text(stub), *message.parts[place + 1 :])
         self.messages[index] = replace(message, parts=parts)
         self._counted = None
-        handles = tuple(image.view.handle for image in images_of(part) if image.view is not None)
+        handles = tuple(view.handle for image in images_of(part) for view in image.views)
         after = self._size()
         freed, visual = before.input_tokens - after.input_tokens, before.visual_tokens - after.visual_tokens
         return Edit(index, place, handles, stub, freed, visual)
@@ -141,7 +141,7 @@ class Context:
 def stub_text(part: Part) -> str:
     """The words that stand for removed pictures and keep their address."""
     images = images_of(part)
-    views = [image.view for image in images if image.view is not None]
+    views = [view for image in images for view in image.views]
     if not views:
         return f"{len(images)} pictures were removed" if len(images) > 1 else "a picture was removed"
     shown = ", ".join(view.handle if view.time_s is None else f"{view.handle} at {view.time_s:.1f} s" for view in views)

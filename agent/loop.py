@@ -209,4 +209,4 @@ def answer_text(reply: Reply) -> str:
 
 
 def _views(parts: tuple[Part, ...]) -> tuple[View, ...]:
-    return tuple(image.view for part in parts for image in images_of(part) if image.view is not None)
+    return tuple(view for part in parts for image in images_of(part) for view in image.views)

@@ -35,6 +35,13 @@ class Image:
 
     media: MediaRef
     view: View | None = None
+    shows: tuple[View, ...] = ()
+    """Where several views are laid out in one picture: each of them, under the handle that is drawn beside it."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All that it shows."""
+        return self.shows if self.view is None else (self.view, *self.shows)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class ClipVideo:
         source = find_source(context, str(arguments["video"]), "video")
         start_s, end_s = float(arguments["start_s"]), float(arguments["end_s"])
         max_frames = int(arguments.get("max_frames", DEFAULT_FRAMES))
-        end_s = _check(source, start_s, end_s, max_frames)
+        end_s = check_span(source, start_s, end_s, max_frames)
         video = await look(context, source, start_s, end_s, max_frames)
         return Text(clip_text(source.name, _views(video))), video
 
@@ -53,7 +53,7 @@ class ClipVideo:
         close_decoder(context)
 
 
-def _check(source: Source, start_s: float, end_s: float, max_frames: int) -> float:
+def check_span(source: Source, start_s: float, end_s: float, max_frames: int) -> float:
     """``end_s``, no later than the video's end. Raises ToolError for a span or a number that makes no sense."""
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
         raise ToolError("start_s and end_s must be finite numbers of seconds")

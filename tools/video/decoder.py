@@ -104,18 +104,27 @@ class Decoder:
         return Facts("video" if kind == "video" else "image", width, height, duration, fps)
 
     def cut(
-        self, path: str, times_s: Sequence[float] | None, region: Region, width: int, height: int
+        self,
+        path: str,
+        times_s: Sequence[float] | None,
+        region: Region,
+        width: int,
+        height: int,
+        *,
+        key_frames: bool = False,
     ) -> tuple[Cut, ...]:
         """Cut ``region`` (displayed pixels) out of the frames on screen at ``times_s`` and resize it.
 
         Times count from the first frame; frames come back in the order asked for, each only once, with its own time.
-        ``times_s`` None is for an image. Raises Unusable as :meth:`probe` does.
+        ``times_s`` None is for an image. ``key_frames`` takes the key frame at or before each moment instead: much
+        faster in a long video, and still with its own time. Raises Unusable as :meth:`probe` does.
         """
         request = {
             "op": "cut",
             "times": None if times_s is None else [float(time_s) for time_s in times_s],
             "region": [region.x0, region.y0, region.x1, region.y1],
             "size": [width, height],
+            "keys": key_frames,
         }
         reply, payload = self._ask(path, request)
         times, each = reply.get("times"), width * height * 3
@@ -126,6 +135,10 @@ class Decoder:
             raise self._broken()
         stack = np.frombuffer(payload, np.uint8).reshape(len(times), height, width, 3)
         return tuple(Cut(time, pixels) for time, pixels in zip(times, stack, strict=True))
+
+    def ask(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Send one request of ``child/main.py`` about a file. Raises Unusable as :meth:`probe` does."""
+        return self._ask(path, request)
 
     def stop(self) -> None:
         """End the child at once; a request in progress fails. The next request starts a fresh one. Never waits long."""
@@ -160,8 +173,9 @@ class Decoder:
                     self._drop(0)
                 self._stopped = False
                 channel = self._ready()
-                channel.settimeout(self._wall_s)
-                send(channel, {**request, "cpu_s": self._cpu_s}, fd=fd)
+                cpu_s = request.get("cpu_s", self._cpu_s)
+                channel.settimeout(max(self._wall_s, cpu_s))
+                send(channel, {**request, "cpu_s": cpu_s}, fd=fd)
                 reply, payload, stray = receive(channel)
             except TimeoutError:
                 self._drop(0)

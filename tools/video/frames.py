@@ -62,12 +62,19 @@ def find_source(context: ToolContext, name: str, kind: str | None = None) -> Sou
 
 
 async def cut(
-    context: ToolContext, source: Source, times_s: Sequence[float] | None, region: Region, width: int, height: int
+    context: ToolContext,
+    source: Source,
+    times_s: Sequence[float] | None,
+    region: Region,
+    width: int,
+    height: int,
+    *,
+    key_frames: bool = False,
 ) -> tuple[Cut, ...]:
     """As :meth:`Decoder.cut`, off the event loop. Cancelling it stops the decoding. Raises ToolError."""
     decoder = decoder_of(context)
     try:
-        return await asyncio.to_thread(decoder.cut, source.path, times_s, region, width, height)
+        return await asyncio.to_thread(decoder.cut, source.path, times_s, region, width, height, key_frames=key_frames)
     except Unusable as error:
         raise ToolError(f"{source.name} {error}") from None
     except asyncio.CancelledError:

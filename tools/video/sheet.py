@@ -46,7 +46,7 @@ def plan_sheet(frames: int, size: tuple[int, int], max_side_px: int, longest_lab
 
     Frames are never enlarged. Raises InputError when they do not fit.
     """
-    label_px = cv2.getTextSize(longest_label, _FONT, _SCALE, 1)[0][0]
+    label_px = label_width(longest_label)
     best: tuple[tuple[float, int], SheetPlan] | None = None
     for columns in range(1, frames + 1):
         rows = -(-frames // columns)
@@ -65,6 +65,11 @@ def plan_sheet(frames: int, size: tuple[int, int], max_side_px: int, longest_lab
             f"a sheet of {frames} frames does not fit {max_side_px} px: ask for fewer --frames, or a larger --max-side"
         )
     return best[1]
+
+
+def label_width(label: str) -> int:
+    """Pixels that a label takes across."""
+    return int(cv2.getTextSize(label, _FONT, _SCALE, 1)[0][0])
 
 
 def draw_sheet(plan: SheetPlan, frames: Sequence[tuple[str, Pixels]]) -> Pixels:

@@ -49,7 +49,7 @@ class Zoom:
         """A line that names the crop, its box and its time, then the crop as an Image. Raises ToolError."""
         async with turn(context):
             parent = context.views.find(str(arguments["view"]))
-            box = _box(arguments["box"])
+            box = read_box(arguments["box"])
             region = pixel_region(parent, box)
             source = source_of(context, parent)
             try:
@@ -83,7 +83,8 @@ def pixel_region(parent: View, box: Box) -> Region:
     return Region(x0, y0, x1, y1)
 
 
-def _box(value: object) -> Box:
+def read_box(value: object) -> Box:
+    """The box that a model gave. Raises ToolError for anything but four finite numbers."""
     if isinstance(value, list | tuple) and len(value) == 4:
         numbers = [float(side) for side in value]
         if all(math.isfinite(side) for side in numbers):

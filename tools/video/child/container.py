@@ -53,6 +53,13 @@ def open_container(fd: int, demuxer: str) -> InputContainer:
 
     Raises Unusable for a file that ends before its index or cannot be read.
     """
+    if demuxer == "mov":
+        _require_index(fd)
+    return open_stream(DescriptorFile(fd), demuxer)
+
+
+def open_stream(file: Any, demuxer: str) -> InputContainer:
+    """As :func:`open_container`, for an object that is read like a binary file. Raises Unusable."""
     options = {
         "protocol_whitelist": "none",
         "format_whitelist": demuxer,
@@ -60,15 +67,15 @@ def open_container(fd: int, demuxer: str) -> InputContainer:
         "max_streams": "64",
     }
     if demuxer == "mov":
-        _require_index(fd)
         options |= {"enable_drefs": "0", "use_absolute_path": "0"}
     try:
-        return av.open(
-            DescriptorFile(fd), "r", format=demuxer, options=options, buffer_size=BUFFER_BYTES, io_open=_refuse_nested
+        container: InputContainer = av.open(
+            file, "r", format=demuxer, options=options, buffer_size=BUFFER_BYTES, io_open=_refuse_nested
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Unusable(f"cannot be read as {demuxer} ({reason}): it is damaged; copy or convert it again") from None
+    return container
 
 
 def video_stream(container: InputContainer) -> VideoStream:

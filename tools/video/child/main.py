@@ -3,15 +3,20 @@
 Requests (header; every one carries the media file's descriptor):
 
 - ``{"op": "probe", "cpu_s"}`` -> ``{"kind", "width", "height", "duration_s", "fps"}``, the last two null for an image
-- ``{"op": "cut", "cpu_s", "times", "region", "size"}`` -> ``{"times", "index"}`` and width x height x 3 bytes a frame;
-  ``times`` null for an image. Frames are distinct: ``index`` tells which frame answers each asked time.
+- ``{"op": "cut", "cpu_s", "times", "keys", "region", "size"}`` -> ``{"times", "index"}`` and width x height x 3 bytes a
+  frame; ``times`` null for an image. Frames are distinct: ``index`` tells which frame answers each asked time. With
+  ``keys`` they are the key frames before those times.
+- ``{"op": "excerpt", "cpu_s", "start_s", "end_s", "copy"}`` -> the other fields of Excerpt, and its file
+- ``{"op": "words", "cpu_s"}`` -> the subtitle tracks as JSON; ``"words beside"``: those of a subtitle file
 
 Refusals are ``{"error": clause}``; after what nobody foresaw the process also ends.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
+import json
 import os
 import socket
 import tempfile
@@ -20,15 +25,18 @@ from dataclasses import asdict
 from typing import Any
 
 import av
+import av.audio.codeccontext  # which PyAV loads when it first meets sound
 import cv2
 import numpy as np
 
 from keyeloop.runtime.picture import decode_picture
 from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.video.child.excerpt import excerpt
 from keyeloop.tools.video.child.limits import allow_cpu, lock_down
 from keyeloop.tools.video.child.picture import cut
 from keyeloop.tools.video.child.sniff import sniff
 from keyeloop.tools.video.child.still import StillReader
+from keyeloop.tools.video.child.subtitles import Track, embedded, subtitle_file
 from keyeloop.tools.video.child.video import VideoReader
 from keyeloop.tools.video.child.wire import WireClosed, receive, send
 
@@ -53,7 +61,10 @@ def main(channel_fd: int) -> None:
             raise SystemExit("a request without a file")
         allow_cpu(float(header["cpu_s"]))
         try:
-            reply, payload = _answer(header, _reader(readers, fd))
+            if header["op"] == "words beside":
+                reply, payload = _words((subtitle_file(fd),))
+            else:
+                reply, payload = _answer(header, _reader(readers, fd))
         except Unusable as error:
             reply, payload = {"error": str(error)}, b""
         except MemoryError:
@@ -70,22 +81,35 @@ def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], byt
             still = {"kind": "image", "width": reader.width, "height": reader.height}
             return {**still, "duration_s": None, "fps": None}, b""
         return {"kind": "video", **asdict(reader.facts)}, b""
+    if header["op"] in ("excerpt", "words") and isinstance(reader, StillReader):
+        raise Unusable("is a picture, not a video; name a video")
+    if header["op"] == "words" and isinstance(reader, VideoReader):
+        return _words(embedded(reader))
+    if header["op"] == "excerpt" and isinstance(reader, VideoReader):
+        made = excerpt(reader, header["start_s"], header["end_s"], copy=header["copy"])
+        told = {"start_s": made.start_s, "end_s": made.end_s, "frames": made.frames}
+        return {**told, "copied": made.copied, "sound": made.sound}, made.data
     left, top, right, bottom = header["region"]
     width, height = header["size"]
     region, size = (left, top, right, bottom), (width, height)
     if isinstance(reader, StillReader):
         pixels = cut(reader.pixels, (reader.width, reader.height), region, size)
         return {"times": [None], "index": [0]}, pixels.tobytes()
+    look = reader.key_frame if header.get("keys") else reader.shown
     times: list[float] = []
     index: list[int] = []
     pictures: list[bytes] = []
     for time_s in header["times"]:
-        shown = reader.shown(time_s)
+        shown = look(time_s)
         if shown.time_s not in times:
             times.append(shown.time_s)
             pictures.append(reader.picture(shown, region, size).tobytes())
         index.append(times.index(shown.time_s))
     return {"times": times, "index": index}, b"".join(pictures)
+
+
+def _words(tracks: tuple[Track, ...]) -> tuple[dict[str, Any], bytes]:
+    return {}, json.dumps([asdict(track) for track in tracks]).encode()
 
 
 def _reader(readers: OrderedDict[Identity, Reader], fd: int) -> Reader:
@@ -118,6 +142,12 @@ def _warm_up() -> None:
         decode_picture(cv2.imencode(kind, pixels)[1].tobytes())
     cut(pixels, (16, 16), (0, 0, 16, 16), (8, 8))
     cut(pixels, (16, 16), (0, 0, 16, 16), (24, 24))
+    with tempfile.TemporaryFile() as words:
+        words.write(b"1\n00:00:00,000 --> 00:00:01,000\nready\n")
+        words.flush()
+        subtitle_file(os.dup(words.fileno()))
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        codecs.lookup(encoding)
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -132,6 +162,8 @@ def _warm_up() -> None:
             try:
                 reader = VideoReader(os.dup(copy.fileno()), "matroska")
                 reader.pixels(reader.shown(1.0))
+                excerpt(reader, 0.0, 1.0, copy=False)
+                embedded(reader)
                 reader.close()
             except Unusable:
                 continue

@@ -101,6 +101,13 @@ class Tape:
         except av.error.FFmpegError:
             return []
 
+    def drain(self) -> list[VideoFrame]:
+        """Frames that wait in the decoder, which takes no packet any more until the next seek."""
+        try:
+            return [frame for frame in self.stream.decode(None) if frame.pts is not None]
+        except av.error.FFmpegError:
+            return []
+
     def seek_is_nearer(self, ticks: int) -> bool:
         """Whether a key frame lies well between where decoding stands and ``ticks``, so that seeking saves work."""
         ahead = ticks - self._fed_ticks

@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.stream import VideoStream
 
 from keyeloop.tools.video.child.colour import HLG, PQ, to_screen
+from keyeloop.tools.video.child.container import open_container
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.child.fields import woven
 from keyeloop.tools.video.child.picture import Orientation, Pixels, cut
@@ -43,7 +48,7 @@ class VideoReader:
 
     def __init__(self, fd: int, demuxer: str) -> None:
         """Takes over ``fd``. Raises Unusable when the file holds no frame that can be decoded."""
-        self._fd = fd
+        self._fd, self._demuxer = fd, demuxer
         self._recent = RecentFrames()
         self._colours = VideoReformatter()  # one for all frames: each frame's own would keep threads while it is cached
         try:
@@ -66,27 +71,81 @@ class VideoReader:
 
     def shown(self, time_s: float) -> Shown:
         """The frame on screen at ``time_s``: the last one that begins at or before it, the first one before that."""
-        seconds = max(Fraction(time_s) + Fraction(TOLERANCE_S), Fraction(0))
-        ticks = self._first_ticks + math.floor(seconds / self._tape.tick)
+        ticks = max(self._first_ticks, self.ticks_of(time_s))
         found = self._recent.find(ticks)
         if found is None:
             found = self._decode(ticks)
             self._recent.add(found)
         return found
 
+    def ticks_of(self, time_s: float, whole: Callable[[Fraction], int] = math.floor) -> int:
+        """Seconds from the first frame in the stream's own ticks, rounded down, or up with ``math.ceil``."""
+        slack = Fraction(TOLERANCE_S) * (1 if whole is math.floor else -1)
+        return self._first_ticks + whole((Fraction(time_s) + slack) / self._tape.tick)
+
+    def seconds_of(self, ticks: int) -> float:
+        """The inverse of :meth:`ticks_of`."""
+        return float((ticks - self._first_ticks) * self._tape.tick)
+
+    def key_frame(self, time_s: float) -> Shown:
+        """The key frame at or before ``time_s``: it costs the decoding of one frame, however long the video is."""
+        ticks = max(self._first_ticks, self.ticks_of(time_s))
+        self._reel = Reel(self._tape, iter(()), spares=False)  # where it stood is left
+        for packets in self._tape.approaches(ticks, self._first_ticks):
+            packet = self._tape.read(packets)
+            frames = [] if packet is None else [*self._tape.feed(packet), *self._tape.drain()]
+            if frames and self._first_ticks <= _ticks(frames[0]) <= ticks:
+                begin = _ticks(frames[0])
+                return Shown(begin, begin + 1, self.seconds_of(begin), frames[0])
+        return self.shown(time_s)
+
+    def frames(self, begin: int) -> Iterator[VideoFrame]:
+        """All frames from the one that begins at ``begin`` ticks on, while nothing else is asked of the reader."""
+        self._reel = Reel(self._tape, iter(()), spares=False)
+        for packets in self._tape.approaches(begin, self._first_ticks):
+            frames = self._tape.decode(packets)
+            first = next((frame for frame in frames if _ticks(frame) >= begin), None)
+            if first is not None and _ticks(first) == begin:
+                return itertools.chain([first], frames)
+        return iter(())
+
+    @contextmanager
+    def open_again(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The same file with all its streams, and the one that is looked at, at positions of their own."""
+        container = open_container(self._fd, self._demuxer)
+        try:
+            stream = container.streams[self._tape.stream.index]
+            assert isinstance(stream, VideoStream)
+            yield container, stream
+        finally:
+            container.close()
+
+    @property
+    def tick(self) -> Fraction:
+        """Seconds of one tick of the stream's clock."""
+        return self._tape.tick
+
+    @property
+    def pixel_shape(self) -> Fraction:
+        """Width of a displayed pixel by its height."""
+        return Fraction(self.facts.width, self.facts.height) / self._upright_ratio
+
     def pixels(self, shown: Shown) -> Pixels:
         """Upright RGB pixels of a frame."""
-        samples = self._samples(shown)
-        return samples if samples.dtype == np.uint8 else to_screen(samples, shown.frame.color_trc)
+        return self.upright(shown.frame)
+
+    def upright(self, frame: VideoFrame) -> Pixels:
+        """The whole of a frame as it is displayed, but for the shape of its pixels."""
+        samples = self._samples(frame)
+        return samples if samples.dtype == np.uint8 else to_screen(samples, frame.color_trc)
 
     def picture(self, shown: Shown, region: tuple[float, float, float, float], size: tuple[int, int]) -> Pixels:
         """``region`` of a frame (displayed pixels) resized to ``size`` (width, height): upright RGB pixels."""
-        samples = cut(self._samples(shown), (self.facts.width, self.facts.height), region, size)
+        samples = cut(self._samples(shown.frame), (self.facts.width, self.facts.height), region, size)
         return samples if samples.dtype == np.uint8 else to_screen(samples, shown.frame.color_trc)
 
-    def _samples(self, shown: Shown) -> Any:
+    def _samples(self, frame: VideoFrame) -> Any:
         """Upright RGB without combs: of uint8, or of uint16 and still to be brought to a screen's range."""
-        frame = shown.frame
         if frame.color_trc in (PQ, HLG):
             picture = self._colours.reformat(frame, format="rgb48le", src_colorspace=Colorspace.BT2020, threads=1)
         else:
@@ -108,7 +167,7 @@ class VideoReader:
                 "cannot be decoded a second time: it changed or is damaged; begin a new run with a sound copy"
             )
         begin = _ticks(now)
-        return Shown(begin, self._reel.until(ticks), float((begin - self._first_ticks) * self._tape.tick), now)
+        return Shown(begin, self._reel.until(ticks), self.seconds_of(begin), now)
 
     def _approach(self, ticks: int, *, spares: bool) -> bool:
         """Begin at a key frame before ``ticks`` and go on to there; False where that led nowhere."""
@@ -134,7 +193,11 @@ class VideoReader:
             width = max(1, round(width * aspect))
         if self._orientation.swap:
             width, height = height, width
-        length = self._tape.end_ticks(self._first_ticks) - self._first_ticks
+        self._upright_ratio = Fraction(
+            *((first.height, first.width) if self._orientation.swap else (first.width, first.height))
+        )
+        self.end_ticks = self._tape.end_ticks(self._first_ticks)
+        length = self.end_ticks - self._first_ticks
         rate = self._tape.stream.average_rate or self._tape.stream.guessed_rate
         fps = float(rate) if rate and 0 < rate <= MAX_FPS else None
         return Facts(width, height, float(length * self._tape.tick), fps)
