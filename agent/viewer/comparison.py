@@ -1,4 +1,4 @@
-"""Two runs beside each other: what they began with, and the first event in which they part; times, ids and counts of tokens apart."""
+"""Two runs beside each other: how they began, and the first event in which they part, times and counts apart."""
 
 from __future__ import annotations
 

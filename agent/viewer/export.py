@@ -40,7 +40,7 @@ def export_run(folder: Path, to: Path) -> Exported:
 
     Raises JournalError where the run cannot be read, InputError where the page cannot be written.
     """
-    opened = OpenedRun(folder.resolve().name, Trajectory.read(folder), is_written(folder))
+    opened = OpenedRun(folder.resolve().name, Trajectory.salvage(folder), is_written(folder))
     embedded = _Embedded(opened)
     script = b"\n".join(static_file(name) for name in ("page.js", "run.js"))
     style = static_file("viewer.css")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-from keyeloop.agent.viewer.summary import Summary
-from keyeloop.runtime.journal import JOURNAL
+from keyeloop.agent.viewer.searching import says
+from keyeloop.agent.viewer.summary import Row
+from keyeloop.runtime.content import Usage
 
 PAGE_ROWS = 100
 ORDERS = {
-    "new": ("newest first", lambda row: -row.started_s),
-    "long": ("longest first", lambda row: -row.duration_s),
-    "tokens": ("most tokens first", lambda row: -(row.input_tokens + row.output_tokens)),
-    "steps": ("most steps first", lambda row: -row.steps),
+    "new": ("newest first", lambda row: -row.run.began_s),
+    "long": ("longest first", lambda row: -row.run.totals.duration_s),
+    "tokens": ("most tokens first", lambda row: -(row.run.usage.input_tokens + row.run.usage.output_tokens)),
+    "steps": ("most steps first", lambda row: -row.run.totals.turns),
 }
 """How rows can be ordered."""
 
@@ -29,7 +28,7 @@ class Filter:
     words: str = ""
     """All of them, in question, answer, model or name of a source or run, whatever their case."""
     deep: bool = False
-    """Look for ``words``, as one string, in everything that was said and returned."""
+    """Look for ``words``, as one string, in everything that was said and returned too."""
     status: str = ""
     model: str = ""
     source: str = ""
@@ -63,22 +62,20 @@ class Filter:
         }
         return urlencode({name: value for name, value in given.items() if value})
 
-    def apply(self, rows: Iterable[Summary], folders: Mapping[str, Path]) -> list[Summary]:
+    def apply(self, rows: Iterable[Row], folders: Mapping[str, Path]) -> list[Row]:
         """The rows that are asked for, in the order that is asked for."""
         kept = [
             row
             for row in rows
             if self.status in ("", row.status)
-            and self.model in ("", row.model)
+            and self.model in ("", row.run.model)
             and (not self.source or self.source in row.sources)
-            and (self.deep or self._fits(row))
+            and (self._fits(row) or (self.deep and row.id in folders and says(folders[row.id], self.words)))
         ]
-        if self.deep and self.words:
-            kept = [row for row in kept if row.id in folders and says(folders[row.id], self.words)]
         return sorted(kept, key=ORDERS[self.order][1])
 
-    def _fits(self, row: Summary) -> bool:
-        text = " ".join((row.question, row.answer, row.model, row.id, *row.sources)).casefold()
+    def _fits(self, row: Row) -> bool:
+        text = " ".join((row.run.question, row.run.answer, row.run.model, row.id, *row.sources)).casefold()
         return all(word in text for word in self.words.casefold().split())
 
 
@@ -89,31 +86,22 @@ class Totals:
     runs: int
     answered: int
     duration_s: float
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    cost: float | None
-    """Of the runs whose cost is known; None where none is."""
+    usage: Usage
+    """Its cost is of the runs whose cost is known; None where none is."""
 
     @classmethod
-    def of(cls, rows: Sequence[Summary]) -> Totals:
-        costs = [row.cost for row in rows if row.cost is not None]
+    def of(cls, rows: Sequence[Row]) -> Totals:
+        """Of all of ``rows``."""
+        used = [row.run.usage for row in rows]
+        costs = [usage.cost for usage in used if usage.cost is not None]
         return cls(
             runs=len(rows),
             answered=sum(row.status == "answered" for row in rows),
-            duration_s=sum(row.duration_s for row in rows),
-            input_tokens=sum(row.input_tokens for row in rows),
-            cached_tokens=sum(row.cached_tokens for row in rows),
-            output_tokens=sum(row.output_tokens for row in rows),
-            cost=sum(costs) if costs else None,
+            duration_s=sum(row.run.totals.duration_s for row in rows),
+            usage=Usage(
+                input_tokens=sum(usage.input_tokens for usage in used),
+                cached_tokens=sum(usage.cached_tokens for usage in used),
+                output_tokens=sum(usage.output_tokens for usage in used),
+                cost=sum(costs) if costs else None,
+            ),
         )
-
-
-def says(folder: Path, words: str) -> bool:
-    """Whether a run's journal holds ``words`` anywhere, whatever their case."""
-    needle = re.compile(re.escape(json.dumps(words, ensure_ascii=False)[1:-1]), re.IGNORECASE)
-    try:
-        with (folder / JOURNAL).open(encoding="utf-8", errors="replace") as file:
-            return any(needle.search(line) for line in file)
-    except OSError:
-        return False

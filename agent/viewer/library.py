@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keyeloop.agent.viewer.summary import Summary, summarise
+from keyeloop.agent.viewer.summary import Row
 from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.journal import JOURNAL, MEDIA
+from keyeloop.runtime.journal import MEDIA, is_run
+from keyeloop.runtime.journal.layout import chunk_paths
+from keyeloop.runtime.trajectory import summarise
 
 DEPTH = 4
 """Runs are looked for so many folders down."""
@@ -21,17 +23,17 @@ class Library:
         if not root.is_dir():
             raise InputError(f"no folder {root}: name a folder of runs, or one run")
         self.root = root.resolve()
-        self.single = (self.root / JOURNAL).is_file()
+        self.single = is_run(self.root)
         """``root`` is one run."""
         self._folders: dict[str, Path] = {}
-        self._summaries: dict[str, tuple[tuple[int, int], Summary]] = {}
+        self._rows: dict[str, tuple[tuple[int, int], Row]] = {}
 
     def folder(self, name: str) -> Path | None:
         """The folder of the run called ``name``; None for anything that a look through ``root`` does not find."""
         if name not in self._folders:
             self.scan()
         found = self._folders.get(name)
-        return found if found is not None and (found / JOURNAL).is_file() else None
+        return found if found is not None and is_run(found) else None
 
     def scan(self) -> dict[str, Path]:
         """Every run's folder by its name."""
@@ -41,21 +43,26 @@ class Library:
             self._folders = {path.relative_to(self.root).as_posix(): path for path in _runs(self.root, DEPTH)}
         return self._folders
 
-    def summaries(self) -> list[Summary]:
+    def rows(self) -> list[Row]:
         """A row for every run, the newest first; a journal that has not grown is not read again."""
         rows = []
         for name, folder in self.scan().items():
             try:
-                status = (folder / JOURNAL).stat()
+                stamp = stamp_of(folder)
             except OSError:
                 continue
-            stamp = (status.st_mtime_ns, status.st_size)
-            known = self._summaries.get(name)
+            known = self._rows.get(name)
             if known is None or known[0] != stamp:
-                known = (stamp, summarise(folder, name))
-                self._summaries[name] = known
+                known = (stamp, Row(name, summarise(folder)))
+                self._rows[name] = known
             rows.append(known[1])
-        return sorted(rows, key=lambda row: (row.started_s, row.id), reverse=True)
+        return sorted(rows, key=lambda row: (row.run.began_s, row.id), reverse=True)
+
+
+def stamp_of(folder: Path) -> tuple[int, int]:
+    """Changes whenever a run's record does. OSError where there is none."""
+    last = chunk_paths(folder)[-1].stat()
+    return last.st_mtime_ns, last.st_size
 
 
 def _runs(folder: Path, depth: int) -> list[Path]:
@@ -66,7 +73,7 @@ def _runs(folder: Path, depth: int) -> list[Path]:
     found = []
     for entry in entries:
         path = Path(entry.path)
-        if (path / JOURNAL).is_file():
+        if is_run(path):
             found.append(path)
         elif depth > 1 and entry.name != MEDIA and not entry.name.startswith("."):
             found += _runs(path, depth - 1)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from keyeloop.runtime.content import Image, MediaRef, images_of
-from keyeloop.runtime.events import QuestionAsked, ToolReturned
+from keyeloop.runtime.content import MediaRef
 from keyeloop.runtime.evidence import Citation, Region, Source, View
 from keyeloop.runtime.moments import format_time
 from keyeloop.runtime.trajectory import Trajectory
-from keyeloop.runtime.wire import parts_from_wire
 
 FILM_CELLS = 14
 LEAST_ROW_PX, MOST_ROW_PX, MOST_LANES_PX = 2.0, 22.0, 176.0
@@ -22,11 +19,10 @@ MOST_TICKS = 8
 
 @dataclass(frozen=True)
 class Look:
-    """One view that a run was shown."""
+    """One picture that a run was shown."""
 
     view: View
-    media: MediaRef | None
-    """None where a tool named a view without its picture."""
+    media: MediaRef
     group: int
     """Views of one call or message share it; ascending with time."""
     turn: int
@@ -85,16 +81,12 @@ class Strip:
 
 
 def looks_of(run: Trajectory) -> tuple[Look, ...]:
-    """Every view once, in the order in which they were shown."""
+    """Every picture that was shown, in order; one that was shown again under the same handle once."""
     whole = {source.name: source.whole for source in run.start.inputs}
     found: dict[str, Look] = {}
-    for group, (turn, images, views) in enumerate(_groups(run)):
-        pictures = {image.view.handle: image.media for image in images if image.view is not None}
-        shown = {view.handle: view for view in (*views, *(image.view for image in images if image.view is not None))}
-        for handle, view in shown.items():
-            if handle not in found:
-                closeness = _closeness(view.region, whole.get(view.source))
-                found[handle] = Look(view, pictures.get(handle), group, turn, closeness)
+    for look in run.looks:
+        closeness = _closeness(look.region, whole.get(look.source))
+        found.setdefault(look.view.handle, Look(look.view, look.media, look.seq, look.turn, closeness))
     return tuple(found.values())
 
 
@@ -102,17 +94,6 @@ def strips_of(run: Trajectory, looks: tuple[Look, ...]) -> tuple[Strip, ...]:
     """A strip for each declared source; an image has its looks and no place in time."""
     cited = run.citations
     return tuple(_strip(source, looks, cited) for source in run.start.inputs)
-
-
-def _groups(run: Trajectory) -> Iterator[tuple[int, list[Image], tuple[View, ...]]]:
-    for message in run.start.messages:
-        yield 0, [image for part in parts_from_wire(message.parts) for image in images_of(part)], ()
-    for event in run.events:
-        if isinstance(event, QuestionAsked):
-            for message in event.messages:
-                yield 0, [image for part in parts_from_wire(message.parts) for image in images_of(part)], ()
-        elif isinstance(event, ToolReturned):
-            yield event.turn, [image for part in parts_from_wire(event.parts) for image in images_of(part)], event.views
 
 
 def _closeness(region: Region, whole: Region | None) -> float:
@@ -160,7 +141,7 @@ def _strip(source: Source, looks: tuple[Look, ...], cited: tuple[Citation, ...])
 def _film(timed: list[tuple[Look, float]], length_s: float) -> tuple[Look | None, ...]:
     nearest: list[tuple[float, Look] | None] = [None] * FILM_CELLS
     for look, at in timed:
-        if look.media is None or look.close:
+        if look.close:
             continue
         cell = min(FILM_CELLS - 1, max(0, int(at / length_s * FILM_CELLS)))
         off = abs(at - (cell + 0.5) * length_s / FILM_CELLS)

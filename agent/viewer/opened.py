@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from keyeloop.agent.viewer.library import stamp_of
 from keyeloop.agent.viewer.looks import Look, Strip, looks_of, strips_of
 from keyeloop.runtime.content import MediaRef, images_of
-from keyeloop.runtime.events import QuestionAsked, RunStart, ToolReturned
-from keyeloop.runtime.journal import JOURNAL
+from keyeloop.runtime.events import Event, QuestionAsked, RunStart, ToolReturned
+from keyeloop.runtime.journal import JOURNAL, Following
+from keyeloop.runtime.journal.layout import chunk_paths
 from keyeloop.runtime.trajectory import Step, Trajectory
 from keyeloop.runtime.wire import parts_from_wire
 
@@ -59,29 +62,56 @@ class OpenedRun:
         return self.run.events[-1].seq
 
 
+class _Held:
+    """A run in memory: its events so far, and the place in its record behind them."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder, self._follow = name, folder, Following(folder)
+        self._events: list[Event] = []
+        self._stamp: tuple[int, int] | None = None
+        self._opened: OpenedRun | None = None
+
+    def now(self) -> OpenedRun:
+        """The run as it is on disk; what was read of it before is not read again."""
+        stamp, running = stamp_of(self._folder), is_written(self._folder)
+        if self._opened is None or stamp != self._stamp or running != self._opened.running:
+            self._events += self._follow.new()
+            self._opened = OpenedRun(self._name, self._read(running), running)
+            self._stamp = stamp
+        return self._opened
+
+    def _read(self, running: bool) -> Trajectory:
+        sound = bool(self._events) and self._events[-1].seq == len(self._events) - 1
+        if sound and (running or _ends_whole(self._folder)):
+            return Trajectory(self._folder, self._events)
+        return Trajectory.salvage(self._folder)
+
+
 class OpenedRuns:
     """The runs that were asked for last."""
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[Path, tuple[tuple[int, int], OpenedRun]] = OrderedDict()
+        self._runs: OrderedDict[Path, _Held] = OrderedDict()
         self._lock = threading.Lock()
 
     def open(self, name: str, folder: Path) -> OpenedRun:
         """The run in ``folder``, as it is now. Raises JournalError where it cannot be read."""
         with self._lock:
-            status = (folder / JOURNAL).stat()
-            stamp = (status.st_mtime_ns, status.st_size)
-            known = self._runs.get(folder)
-            running = is_written(folder)
-            if known is None or known[0] != stamp:
-                known = (stamp, OpenedRun(name, Trajectory.read(folder), running))
-            elif known[1].running != running:
-                known = (stamp, OpenedRun(name, known[1].run, running))
-            self._runs[folder] = known
-            self._runs.move_to_end(folder)
+            held = self._runs.pop(folder, None) or _Held(name, folder)
+            opened = held.now()
+            self._runs[folder] = held
             while len(self._runs) > MOST_RUNS:
                 self._runs.popitem(last=False)
-            return known[1]
+            return opened
+
+
+def _ends_whole(folder: Path) -> bool:
+    """Whether a record's last line has its end."""
+    with chunk_paths(folder)[-1].open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def is_written(folder: Path) -> bool:

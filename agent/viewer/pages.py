@@ -64,7 +64,7 @@ class Pages:
 
     def list(self, library: Library, asked: Filter, *, only_rows: bool = False) -> str:
         """The list of runs, or what of it changes while runs go on."""
-        every = library.summaries()
+        every = library.rows()
         rows = asked.apply(every, library.scan())
         pages = max(1, -(-len(rows) // PAGE_ROWS))
         page = min(asked.page, pages)
@@ -89,7 +89,7 @@ class Pages:
             choices=(
                 ("status", "any status", values({row.status for row in every}), asked.status),
                 ("source", "any source", values({name for row in every for name in row.sources}), asked.source),
-                ("model", "any model", values({row.model for row in every if row.model}), asked.model),
+                ("model", "any model", values({row.run.model for row in every if row.run.model}), asked.model),
                 ("order", "order", [(name, words) for name, (words, _) in ORDERS.items()], asked.order),
             ),
         )

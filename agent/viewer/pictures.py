@@ -14,10 +14,11 @@ def small_picture(data: bytes, width_px: int) -> bytes:
     """The picture as JPEG, at most ``width_px`` wide. InputError for bytes that are no sound picture."""
     pixels = decode_picture(data)
     height, width = pixels.shape[:2]
-    if width > width_px:
-        size = (width_px, max(1, round(height * width_px / width)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    made, encoded = cv2.imencode(".jpg", np.ascontiguousarray(pixels[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    bgr = np.ascontiguousarray(pixels[:, :, ::-1])
+    scale = min(1.0, width_px / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    made, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not made:
         raise ValueError("OpenCV wrote no JPEG")
     return encoded.tobytes()

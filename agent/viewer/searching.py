@@ -1,4 +1,4 @@
-"""Words in one run: in what was thought, said, called and returned."""
+"""Words in a run: in what was thought, said, called and returned."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from keyeloop.agent.wording import clean
 from keyeloop.runtime.content import Part, Text
+from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import ContextEdited, Event, Noticed, ReplyReceived, ToolCalled, ToolReturned
+from keyeloop.runtime.journal.layout import chunk_paths
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.runtime.wire import parts_from_wire
 
@@ -43,6 +46,17 @@ def search(run: Trajectory, words: str) -> tuple[list[Hit], bool]:
     )
     found = list(islice(hits, MOST_HITS + 1))
     return found[:MOST_HITS], len(found) > MOST_HITS
+
+
+def says(folder: Path, words: str) -> bool:
+    """Whether a run holds ``words`` where :func:`search` looks; most runs that do not are told without being parsed."""
+    needle = re.compile(re.escape(json.dumps(words, ensure_ascii=False)[1:-1]), re.IGNORECASE)
+    try:
+        if any(needle.search(path.read_text("utf-8", "replace")) for path in chunk_paths(folder)):
+            return bool(search(Trajectory.salvage(folder), words)[0])
+    except (OSError, JournalError):
+        pass
+    return False
 
 
 def _texts(event: Event) -> Iterator[tuple[int, str, str]]:
