@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -92,6 +93,62 @@ def test_nothing_outlives_its_guard(tmp_path: Path) -> None:
         os.kill(server._guard.pid, signal.SIGKILL)
         gone([parent])
         os.kill(child, signal.SIGKILL)  # SGLang's own children ask for the same signal; this test's does not
+
+
+SHARING = """
+import mmap, os, sys, time
+
+def mapped(name):
+    with open("/dev/shm/" + name, "a+b") as file:
+        file.truncate(4096)
+        return mmap.mmap(file.fileno(), 4096)
+
+*ours, last = sys.argv[1:]
+kept = [mapped(name) for name in ours]
+if os.fork() == 0:  # of the last file only a child in a session of its own knows
+    os.setsid()
+    kept = mapped(last)
+    print("mapped", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no folder here")
+@pytest.mark.parametrize("how", ["stopped", "killed", "its launcher killed"])
+def test_nothing_of_its_own_is_left_in_shared_memory(tmp_path: Path, how: str) -> None:
+    """What SGLang leaves when it is killed; what was there before, or has another kind of name, stays."""
+    tag = uuid4().hex
+    loads, queue, other, earlier = (
+        f"{name}_{tag}" for name in ("sglang_loads", "sgl_shm_mq", "mine", "sglang_loads_old")
+    )
+    made = [Path("/dev/shm", name) for name in (loads, queue, other, earlier)]
+    made[3].write_bytes(b"here before")
+    command = [sys.executable, "-uc", SHARING, earlier, other, queue, loads]
+    try:
+        if how == "its launcher killed":
+            launching = [sys.executable, "-c", LAUNCHER, str(tmp_path), *command[1:]]
+            with subprocess.Popen(launching, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}) as launcher:
+                log = tmp_path / "log"
+                until(lambda: log.is_file() and "mapped" in log.read_text(), "it did not start")
+                launcher.send_signal(signal.SIGKILL)
+        else:
+            with ServerProcess(command, dict(os.environ), tmp_path / "log", grace_s=0.2) as server:
+                until(lambda: bool(server.last_lines()), "it did not start")
+                if how == "killed":
+                    time.sleep(2.5)  # it is looked at every second
+                    os.killpg(server_group(server), signal.SIGKILL)
+                    assert server.ended(ENDS_WITHIN_S) == 128 + signal.SIGKILL
+        until(lambda: not made[0].exists() and not made[1].exists(), "a file was left behind")
+        assert made[2].exists() and made[3].exists()
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+
+
+def server_group(server: ServerProcess) -> int:
+    """The process group of the command, whose leader is the guard's only child."""
+    guard = server._guard.pid
+    return int(Path(f"/proc/{guard}/task/{guard}/children").read_text().split()[0])
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:

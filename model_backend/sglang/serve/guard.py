@@ -1,5 +1,8 @@
 """Runs a server in a process group of its own and ends all of it when its launcher says so, or is gone.
 
+SGLang names files in shared memory and leaves them where it is killed. Every such file that one of the server's
+processes has mapped is noted while they run, and what is left of them is removed when they are gone.
+
 Run as a script by :mod:`process`, and by nothing else: ``python -I guard.py ALIVE_FD GRACE_S COMMAND...``. It needs
 the standard library alone, has one thread, and outlives a launcher that was killed by the time it takes to clean up.
 """
@@ -21,6 +24,11 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STOP, KILL = b"s", b"k"
 """On the launcher's pipe: with grace, and without. The pipe's end means STOP too."""
 TICK_S = 0.05
+SHARED = "/dev/shm/"
+LOOKS_S = (1.0,) * 120 + (5.0,)
+"""Pauses between looks at what the server has mapped, the last for ever: files are made while it starts, few later."""
+MADE_BY_SERVERS = ("sglang_", "sgl_shm_", "multi_tokenizer_args_", "sem.mp-", "psm_", "nccl-", "cuda.shm.")
+"""How names begin that SGLang, Python's multiprocessing, NCCL and CUDA give to what they share; others' stay."""
 
 
 def main(arguments: list[str]) -> int:
@@ -29,13 +37,15 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(alive_fd, False)
     woken_fd = _wake_on_signals()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    shared = SharedFiles()
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         process_group=0,
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
     )
-    told = _wait(server, alive_fd, woken_fd)
+    told = _wait(server, alive_fd, woken_fd, shared)
+    shared.look(server.pid)
     if told is not None:
         _signal_group(server.pid, signal.SIGTERM)
         deadline = time.monotonic() + (0.0 if told == KILL else grace_s)
@@ -45,16 +55,76 @@ def main(arguments: list[str]) -> int:
                     break
                 time.sleep(TICK_S)  # the pipe has ended: it stays readable
     code = _end(server)
+    shared.remove()
     return 128 - code if code < 0 else code
 
 
-def _wait(server: subprocess.Popen[bytes], alive_fd: int, woken_fd: int) -> bytes | None:
+class SharedFiles:
+    """Files in shared memory that a server made: mapped by its processes, and not there before it."""
+
+    def __init__(self) -> None:
+        """Before the server starts."""
+        self._before = set(_shared())
+        self._made: set[tuple[str, int]] = set()
+        """Paths and inodes."""
+
+    def look(self, group: int) -> None:
+        """Note what the processes of ``group``, and those that came from it, have mapped now."""
+        for pid in _processes(group):
+            maps = Path(f"/proc/{pid}/maps")
+            with contextlib.suppress(OSError), maps.open(encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if SHARED not in line:
+                        continue
+                    *_, inode, path = line.rstrip("\n").split(maxsplit=5)
+                    file = path, int(inode)
+                    if Path(path).name.startswith(MADE_BY_SERVERS) and file not in self._before:
+                        self._made.add(file)
+
+    def remove(self) -> None:
+        """Unlink what is still there of them, once their processes are gone."""
+        for path, inode in self._made:
+            with contextlib.suppress(OSError):
+                if Path(path).lstat().st_ino == inode:
+                    Path(path).unlink()
+
+
+def _shared() -> list[tuple[str, int]]:
+    try:
+        with os.scandir(SHARED) as found:
+            return [(file.path, file.inode()) for file in found]
+    except OSError:  # a system without it
+        return []
+
+
+def _processes(group: int) -> list[int]:
+    """Of ``group``, and children of this process and of theirs, whatever group they are in."""
+    parents: dict[int, int] = {}
+    found = {os.getpid()}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            _, parent, of_group, *_ = stat.read_text(errors="replace").rpartition(")")[2].split()
+            pid = int(stat.parent.name)
+            parents[pid] = int(parent)
+            if int(of_group) == group:
+                found.add(pid)
+    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+        found |= more
+    return sorted(found - {os.getpid()})
+
+
+def _wait(server: subprocess.Popen[bytes], alive_fd: int, woken_fd: int, shared: SharedFiles) -> bytes | None:
     """None when the server ended by itself, else what the launcher said last; nothing when it is gone."""
+    looks = 0
     while server.poll() is None:
-        ready, _, _ = select.select([alive_fd, woken_fd], [], [])
+        pause_s = LOOKS_S[min(looks, len(LOOKS_S) - 1)]
+        ready, _, _ = select.select([alive_fd, woken_fd], [], [], pause_s)
+        if not ready:
+            looks += 1
+            shared.look(server.pid)
         if alive_fd in ready:
             return os.read(alive_fd, 1)
-        if signal.SIGTERM in os.read(woken_fd, 64):
+        if woken_fd in ready and signal.SIGTERM in os.read(woken_fd, 64):
             return STOP
     return None
 
