@@ -25,7 +25,7 @@ from keyeloop.tools.pages.address import IP
 
 @dataclass(frozen=True)
 class Asked:
-    """One request that came: ``query`` has the last value of each name, ``data`` the JSON body."""
+    """One request that came: ``query`` has the last value of each name, ``data`` the body, read where it is JSON."""
 
     method: str
     path: str
@@ -74,7 +74,8 @@ class Site:
                 data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(self.command, parts.path, query, headers, json.loads(data) if data else None)
+                sent: Any = json.loads(data) if "json" in headers.get("content-type", "") else data.decode()
+                asked = Asked(self.command, parts.path, query, headers, sent or None)
                 site.asked.append(asked)
                 reply = site.reply(asked)
                 self.send_response(reply.status)

@@ -93,7 +93,7 @@ class Fetcher:
         backend = GuardedBackend(self.permits, self._resolver)
         async with (
             httpcore.AsyncConnectionPool(
-                ssl_context=_trust(), max_connections=1, max_keepalive_connections=0, network_backend=backend
+                ssl_context=trust(), max_connections=1, max_keepalive_connections=0, network_backend=backend
             ) as pool,
             pool.stream("GET", url, headers=headers, extensions={"timeout": patience}) as response,
         ):
@@ -120,5 +120,6 @@ def _refusal(where: str, status: int, told: dict[str, str]) -> ToolError:
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
+def trust() -> ssl.SSLContext:
+    """The certificates that are believed; read once, which takes a while."""
     return httpx.create_ssl_context()

@@ -1,0 +1,1 @@
+"""Who can be asked: one provider a file, all with the same answer."""
