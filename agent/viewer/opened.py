@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from keyeloop.agent.viewer.looks import Look, Strip, looks_of, strips_of
 from keyeloop.runtime.content import MediaRef, images_of
 from keyeloop.runtime.events import Event, QuestionAsked, RunStart, ToolReturned
 from keyeloop.runtime.journal import JOURNAL, Following
-from keyeloop.runtime.journal.layout import chunk_paths
 from keyeloop.runtime.trajectory import Step, Trajectory
 from keyeloop.runtime.wire import parts_from_wire
 
@@ -63,27 +61,31 @@ class OpenedRun:
 
 
 class _Held:
-    """A run in memory: its events so far, and the place in its record behind them."""
+    """A run in memory. While a process writes it, only what is new is read; one at rest is read whole, and checked."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._name, self._folder, self._follow = name, folder, Following(folder)
+        self._name, self._folder = name, folder
+        self._follow: Following | None = None
         self._events: list[Event] = []
         self._stamp: tuple[int, int] | None = None
         self._opened: OpenedRun | None = None
 
     def now(self) -> OpenedRun:
-        """The run as it is on disk; what was read of it before is not read again."""
+        """The run as it is on disk."""
         stamp, running = stamp_of(self._folder), is_written(self._folder)
         if self._opened is None or stamp != self._stamp or running != self._opened.running:
-            self._events += self._follow.new()
-            self._opened = OpenedRun(self._name, self._read(running), running)
+            self._opened = OpenedRun(self._name, self._followed() if running else self._whole(), running)
             self._stamp = stamp
         return self._opened
 
-    def _read(self, running: bool) -> Trajectory:
-        sound = bool(self._events) and self._events[-1].seq == len(self._events) - 1
-        if sound and (running or _ends_whole(self._folder)):
-            return Trajectory(self._folder, self._events)
+    def _followed(self) -> Trajectory:
+        if self._follow is None:
+            self._follow, self._events = Following(self._folder), []
+        self._events += self._follow.new()
+        return Trajectory(self._folder, self._events)
+
+    def _whole(self) -> Trajectory:
+        self._follow = None
         return Trajectory.salvage(self._folder)
 
 
@@ -103,15 +105,6 @@ class OpenedRuns:
             while len(self._runs) > MOST_RUNS:
                 self._runs.popitem(last=False)
             return opened
-
-
-def _ends_whole(folder: Path) -> bool:
-    """Whether a record's last line has its end."""
-    with chunk_paths(folder)[-1].open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def is_written(folder: Path) -> bool:
