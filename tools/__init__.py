@@ -13,22 +13,36 @@ if not __name__.startswith("keyeloop."):
     raise ImportError(f"import keyeloop.{__name__}, not {__name__}: two copies of a class never compare equal")
 
 if TYPE_CHECKING:
+    from keyeloop.tools.base import Progress as Progress
     from keyeloop.tools.base import Tool as Tool
     from keyeloop.tools.base import ToolContext as ToolContext
     from keyeloop.tools.decorate import tool as tool
+    from keyeloop.tools.mcp.client import McpServer as McpServer
     from keyeloop.tools.python import Python as Python
+    from keyeloop.tools.read_artifact import read_artifact as read_artifact
     from keyeloop.tools.search.tool import web_search as web_search
     from keyeloop.tools.toolset import Toolset as Toolset
     from keyeloop.tools.video.clip import ClipVideo as ClipVideo
+    from keyeloop.tools.video.compare import Compare as Compare
+    from keyeloop.tools.video.contact_sheet import ContactSheet as ContactSheet
+    from keyeloop.tools.video.excerpt import cut_clip as cut_clip
+    from keyeloop.tools.video.transcript import Transcript as Transcript
     from keyeloop.tools.video.zoom import Zoom as Zoom
 
 _HOMES = {
     "ClipVideo": "video.clip",
+    "Compare": "video.compare",
+    "ContactSheet": "video.contact_sheet",
+    "McpServer": "mcp.client",
+    "Progress": "base",
     "Python": "python",
     "Tool": "base",
     "ToolContext": "base",
     "Toolset": "toolset",
+    "Transcript": "video.transcript",
     "Zoom": "video.zoom",
+    "cut_clip": "video.excerpt",
+    "read_artifact": "read_artifact",
     "tool": "decorate",
     "web_search": "search.tool",
 }

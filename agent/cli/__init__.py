@@ -16,6 +16,7 @@ from keyeloop.agent.cli.doctor import doctor
 from keyeloop.agent.cli.evaluate import evaluate
 from keyeloop.agent.cli.journal import journal
 from keyeloop.agent.cli.look import look
+from keyeloop.agent.cli.mcp import mcp
 from keyeloop.agent.cli.model import model
 from keyeloop.agent.cli.run import run
 from keyeloop.agent.cli.sandbox import sandbox
@@ -49,6 +50,7 @@ def build_app() -> typer.Typer:
         ("doctor", doctor),
         ("demo", demo),
         ("demo-video", demo_video),
+        ("mcp", mcp),
         ("model", model),
         ("verify", verify),
     ):
