@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 
+from keyeloop.runtime.config import Config
 from keyeloop.tools.base import Tool
 from keyeloop.tools.toolset import Toolset
 
+OPTIONAL = {
+    "compare": "video.compare:Compare",
+    "contact_sheet": "video.contact_sheet:ContactSheet",
+    "transcript": "video.transcript:Transcript",
+}
+"""Built-in tools that a model gets when they are named, and where they live below ``keyeloop.tools``."""
 
-def builtin_tools(kinds: Collection[str], documents: Path | None = None) -> Toolset:
+
+def optional_tool(name: str) -> Tool | None:
+    """The built-in tool of this name that is offered only when it is named; None where there is none."""
+    if name not in OPTIONAL:
+        return None
+    home, _, kind = OPTIONAL[name].partition(":")
+    made: Tool = getattr(import_module(f"keyeloop.tools.{home}"), kind)()
+    return made
+
+
+def builtin_tools(kinds: Collection[str], documents: Path | None = None, settings: Config | None = None) -> Toolset:
     """``clip_video`` where there is a video, ``zoom``, ``python``, and ``web_search`` where there are documents.
 
-    ``kinds`` are the kinds of the sources: ``video``, ``image``.
+    ``kinds`` are the kinds of the sources: ``video``, ``image``. Where ``settings`` name search providers these are
+    asked in place of the documents, and pages can be opened.
     """
+    from keyeloop.agent.web import web_tools
     from keyeloop.tools.python import Python
     from keyeloop.tools.search.tool import web_search
     from keyeloop.tools.video.clip import ClipVideo
@@ -23,6 +43,7 @@ def builtin_tools(kinds: Collection[str], documents: Path | None = None) -> Tool
     if kinds:
         tools.append(Zoom())
     tools.append(Python())
-    if documents is not None:
+    web = [] if settings is None else web_tools(settings, documents)
+    if documents is not None and not any(one.spec.name == web_search.spec.name for one in web):
         tools.append(web_search)
-    return Toolset(tools)
+    return Toolset([*tools, *web])

@@ -1,4 +1,4 @@
-"""Tools that are named on the command line: ``FILE.py:function``."""
+"""Tools that are named on the command line: ``FILE.py:function``, or a built-in one such as ``compare``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from keyeloop.agent.builtin import OPTIONAL, optional_tool
 from keyeloop.runtime.errors import InputError, KeyeloopError
 from keyeloop.tools.base import Tool
 from keyeloop.tools.decorate import FunctionTool
 
 
 def load_tool(named: str) -> Tool:
-    """The tool that ``FILE.py:function`` names; a plain typed function is made one.
+    """The tool that ``FILE.py:function`` names; a plain typed function is made one. Or a built-in one, by its name.
 
     Runs the file. Raises InputError where there is no such file or function, or where the file cannot be imported,
     and ToolDefinitionError for a function that cannot be described to a model.
     """
+    builtin = optional_tool(named)
+    if builtin is not None:
+        return builtin
     file, _, name = named.rpartition(":")
     if not file or not name.isidentifier():
-        raise InputError(f"tool {named!r} is not FILE.py:function: name a Python file and a function in it")
+        raise InputError(
+            f"tool {named!r} is not FILE.py:function: name a Python file and a function in it, "
+            f"or one of {', '.join(OPTIONAL)}"
+        )
     module = _import(Path(file))
     found = getattr(module, name, None)
     if found is None:

@@ -10,10 +10,12 @@ import typer
 
 from keyeloop.agent.cli.ask import ask
 from keyeloop.agent.cli.batch import batch
+from keyeloop.agent.cli.clip import clip
 from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.doctor import doctor
 from keyeloop.agent.cli.evaluate import evaluate
+from keyeloop.agent.cli.index import index
 from keyeloop.agent.cli.journal import journal
 from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.mcp import mcp
@@ -47,6 +49,8 @@ def build_app() -> typer.Typer:
         ("show", show),
         ("view", view),
         ("look", look),
+        ("index", index),
+        ("clip", clip),
         ("doctor", doctor),
         ("demo", demo),
         ("demo-video", demo_video),

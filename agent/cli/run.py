@@ -26,6 +26,21 @@ def run(
     video: Annotated[list[Path] | None, typer.Option(help="A video to look into; may be repeated.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to look at; may be repeated.")] = None,
     documents: Annotated[Path | None, typer.Option(help="A folder of documents for web_search.")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Who web_search asks: searxng, brave, tavily, serper, exa, ddgs, documents; a,b the next on failure, "
+            "a+b all at once.",
+        ),
+    ] = None,
+    pages: Annotated[
+        bool | None, typer.Option("--pages/--no-pages", help="Offer open_page (default: where --search looks outside).")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST[:PORT]", help="Pages of this private host may be opened; may be repeated."),
+    ] = None,
     watched: Annotated[
         str, typer.Option("--watch", help="Frames of the videos in the first message: none, overview (a few) or whole.")
     ] = "none",
@@ -39,7 +54,10 @@ def run(
         Path | None, typer.Option(metavar="FILE.json", help="A JSON schema that the answer has to fit.")
     ] = None,
     tool: Annotated[
-        list[str] | None, typer.Option(help="A tool of your own, as FILE.py:function; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="A tool of your own, as FILE.py:function, or compare, contact_sheet, transcript; repeatable."
+        ),
     ] = None,
     approve: Annotated[
         list[str] | None,
@@ -84,6 +102,9 @@ def run(
             "model": model,
             "runs": runs,
             "documents": documents,
+            "search": search,
+            "pages": pages,
+            "allow_hosts": ",".join(allow_host) if allow_host else None,
             "turns": max_turns,
             "tool_calls": max_calls,
             "total_tokens": max_total_tokens,
@@ -148,4 +169,4 @@ def _tools(named: list[str], videos: bool, images: bool, config: Config, *, alwa
     from keyeloop.agent.user_tools import load_tool
 
     kinds = [*(["video"] if videos else []), *(["image"] if images else [])]
-    return builtin_tools(kinds, config.documents) + [load_tool(name) for name in named]
+    return builtin_tools(kinds, config.documents, config) + [load_tool(name) for name in named]

@@ -44,13 +44,14 @@ def write_video(
     options: dict[str, str] | None = None,
     rotation: int | None = None,
     audio: bool = False,
+    pix_fmt: str = "yuv420p",
     **container: Any,
 ) -> Path:
     """Write one frame at each of ``times`` (in ticks); frame i shows the bar code of i."""
     with av.open(str(path), "w", **container) as file:
         stream: Any = file.add_stream(codec, rate=Fraction(1, tick) if codec == "mpeg4" else 25, options=options or {})
         stream.width, stream.height = size
-        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt
         stream.codec_context.time_base = tick
         if rotation is not None:
             stream.set_display_rotation(rotation)

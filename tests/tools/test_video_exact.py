@@ -24,6 +24,10 @@ CONSTANT = [number * 40 for number in range(FRAMES)]
 NUMBERS = list(range(FRAMES))
 B_FRAMES = {"bf": "3", "g": "40"}
 OPEN_GROUPS = {"bf": "3", "g": "30", "x264-params": "open-gop=1:b-adapt=0:scenecut=0"}
+PYRAMID = "b-pyramid=normal:b-adapt=0:scenecut=0"
+X265 = {"x265-params": "log-level=none:keyint=50:bframes=3", "preset": "ultrafast"}
+VP9 = {"deadline": "realtime", "cpu-used": "8"}
+AV1 = {"preset": "8", "crf": "20", "svtav1-params": "keyint=40"}
 
 
 def variable(seed: int = 7) -> list[int]:
@@ -49,11 +53,11 @@ CASES: dict[str, dict[str, Any]] = {
     "hevc.mp4": {
         "times": variable(),
         "codec": "libx265",
-        "options": {"x265-params": "log-level=none:keyint=50:bframes=3", "preset": "ultrafast"},
+        "options": X265,
     },
     "with_sound.mov": {"times": variable(), "options": B_FRAMES, "audio": True},
     "variable.mkv": {"times": variable(), "options": B_FRAMES},
-    "vp9.webm": {"times": variable(), "codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "vp9.webm": {"times": variable(), "codec": "libvpx-vp9", "options": VP9},
     "variable.ts": {"times": variable(), "options": B_FRAMES, "audio": True},
     "open_groups.ts": {"times": CONSTANT, "options": OPEN_GROUPS},
     "mpeg2.ts": {"times": NUMBERS, "tick": TV, "codec": "mpeg2video", "options": {"bf": "2", "g": "15"}},
@@ -69,14 +73,26 @@ CASES: dict[str, dict[str, Any]] = {
     "variable.flv": {"times": variable(), "options": B_FRAMES},
     "variable.gif": {"times": [time // 10 for time in variable()], "tick": Fraction(1, 100), "codec": "gif"},
     "tiny.mp4": {"times": variable(), "options": B_FRAMES, "size": (40, 2)},
+    "b_pyramid.mp4": {"times": variable(), "options": {"bf": "8", "g": "120", "x264-params": PYRAMID}},
+    "fields.mp4": {"times": CONSTANT, "options": {**B_FRAMES, "x264-params": "tff=1"}},
+    "fields.ts": {"times": NUMBERS, "tick": TV, "codec": "mpeg2video", "options": {"g": "15", "flags": "+ildct+ilme"}},
+    "ten_bits.mp4": {"times": variable(), "codec": "libx265", "options": X265, "pix_fmt": "yuv420p10le"},
+    "hevc.ts": {"times": CONSTANT, "codec": "libx265", "options": X265},
+    "av1.mp4": {"times": variable(), "codec": "libsvtav1", "options": AV1},
+    "av1.webm": {"times": variable(), "codec": "libsvtav1", "options": AV1},
+    "endless.webm": {"times": variable(), "codec": "libvpx-vp9", "options": VP9, "container_options": {"live": "1"}},
+    "endless.mkv": {"times": variable(), "options": B_FRAMES, "container_options": {"live": "1"}},
+    "no_index.avi": {"times": NUMBERS, "tick": TV, "codec": "mpeg4", "options": {"bf": "2", "g": "30"}},
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_moment_shows_what_a_full_decoding_shows(name: str, tmp_path: Path) -> None:
     path = write_video(tmp_path / name, **CASES[name])
+    if name.startswith("no_index"):
+        path.write_bytes(path.read_bytes().replace(b"idx1", b"JUNK"))
     judge = Judge.of(path)
-    assert len(judge.numbers) == FRAMES
+    assert judge.numbers == tuple(NUMBERS)
     rng = random.Random(name)
     moments = [rng.uniform(0, judge.times_s[-1] + 2) for _ in range(25)]
     moments += [time + shift for time in rng.sample(judge.times_s, 15) for shift in (0.0, -1e-4, 1e-4)]
@@ -90,6 +106,11 @@ def test_every_moment_shows_what_a_full_decoding_shows(name: str, tmp_path: Path
     if CASES[name]["times"] in (CONSTANT, NUMBERS):
         assert reader.facts.duration_s == pytest.approx(FRAMES / 25, abs=0.0015)
     assert 0.01 < reader.facts.duration_s - judge.times_s[-1] <= 0.9
+    for moment in moments[:10]:
+        shown = reader.key_frame(moment)
+        assert (shown.time_s, read_bar_code(reader.pixels(shown))) == judge.at(shown.time_s)
+        assert shown.time_s <= judge.at(moment)[0] and shown.frame.key_frame
+    assert reader.shown(moments[0]).time_s == judge.at(moments[0])[0], "after a key frame all is as it was"
     reader.close()
 
 

@@ -31,7 +31,7 @@ class ClipFile:
 def cut_clip(
     video: str | Path,
     start_s: float,
-    end_s: float,
+    end_s: float | None,
     out: str | Path,
     *,
     copy: bool = True,
@@ -40,7 +40,7 @@ def cut_clip(
 ) -> ClipFile:
     """Write the frames on screen from ``start_s`` until ``end_s`` (seconds from the first frame) to ``out``, an mp4.
 
-    Nothing is encoded anew where copied packets show exactly these frames in a player that follows edit lists, as
+    ``end_s`` None is the end. Nothing is encoded anew where copied packets show exactly these frames in a player that follows edit lists, as
     FFmpeg's programs do; ``copy=False`` encodes always, with tone mapping, rotation and fields applied. The file is
     written whole or not at all; the video is read in a guarded process (``decoder``, or one for this call).
     Raises InputError for a video that cannot be read, a span outside it, a file that exists already without ``force``.
@@ -57,6 +57,7 @@ def cut_clip(
         duration_s = decoder.probe(str(video)).duration_s
         if duration_s is None:
             raise Unusable("is a picture, not a video; name a video")
+        end_s = duration_s if end_s is None else end_s
         if not 0 <= start_s < min(end_s, duration_s):
             raise Unusable(
                 f"lasts from 0 to {duration_s:.3f} s: from {start_s:g} to {end_s:g} s there is no span in it"

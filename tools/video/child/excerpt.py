@@ -71,7 +71,7 @@ def _copied(reader: VideoReader, begin: int, stop: int) -> Made | None:
         end = next((ticks for ticks in shown if ticks >= stop), reader.end_ticks)
         out = io.BytesIO()
         with sound(reader, begin, end) as heard, av.open(out, "w", format="mp4") as file:
-            track: Any = file.add_stream_from_template(stream)
+            track: Any = file.add_stream_from_template(stream, opaque=True)
             moved = [_moved(packet, begin, track) for packet in packets[: last_needed + 1]]
             _date(moved)
             moved[-1].duration = end - wanted[-1]
@@ -201,7 +201,7 @@ def _mux(file: Any, packets: list[Any], heard: tuple[Any, list[Any]] | None) -> 
     """Write pictures and sound in the order of their decoding."""
     if heard is not None:
         template, audio = heard
-        track = file.add_stream_from_template(template)
+        track = file.add_stream_from_template(template, opaque=True)
         for packet in audio:
             packet.stream = track
         packets = sorted([*packets, *audio], key=lambda packet: packet.dts * packet.time_base)
