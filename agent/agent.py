@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -84,6 +85,8 @@ class Agent:
         self._result_visual_tokens = result_visual_tokens or settings.result_visual_tokens
         self._clock = clock or SystemClock()
         self._documents = settings.documents
+        named = settings.model if model is None or not isinstance(model, str | os.PathLike) else os.fspath(model)
+        self._settings = settings.model_copy(update={"model": named})
         self._deps = deps
         self._on_tool_crash = on_tool_crash or settings.on_tool_crash
         self.runs = Path(settings.runs if runs is None else runs)
@@ -225,7 +228,9 @@ class Agent:
         return self._deps if given is None else given
 
     def _tools_for(self, sources: Iterable[Source], documents: Path | None) -> Toolset:
-        return self._tools if self._tools is not None else builtin_tools({one.kind for one in sources}, documents)
+        if self._tools is not None:
+            return self._tools
+        return builtin_tools({one.kind for one in sources}, documents, self._settings)
 
     def _session(
         self,

@@ -74,10 +74,11 @@ def examine_task(
     folder = None if documents is None else Path(documents)
     if folder is not None and not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise InputError(f"the documents folder {folder} {what}: name a folder of .txt or .md files")
+        raise InputError(f"the documents folder {folder} {what}: name a folder of .txt, .md, .html or .pdf files")
     if folder is not None and not DocumentIndex(folder).has_documents():
         raise InputError(
-            f"the documents folder {folder} holds no .txt or .md file: convert what it holds to one of them"
+            f"the documents folder {folder} holds no .txt or .md file (nor .html or .pdf, "
+            'which pip install "keyeloop[pages]" reads): convert what it holds to one of them'
         )
     inputs = tuple(
         _examine(path, f"{kind}-{number}", kind, decoder, hashed)

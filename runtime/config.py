@@ -32,7 +32,20 @@ class Config(BaseModel):
     runs: Path = Path("runs")
     """Folder under which every run gets a folder of its own."""
     documents: Path | None = None
-    """Folder of .txt and .md files that ``web_search`` looks into."""
+    """Folder of .txt, .md, .html and .pdf files that ``web_search`` looks into."""
+    search: str | None = None
+    """Who ``web_search`` asks, by name: ``brave,searxng`` the next where one fails, ``brave+exa`` both at once. None
+    leaves it to the documents."""
+    searxng_url: str | None = None
+    """Where the provider ``searxng`` is."""
+    search_cache: Literal["on", "any", "only", "off"] = "on"
+    """Kept answers of searches and pages: ``on`` young ones are used, ``any`` also old ones, ``only`` nothing else."""
+    search_cache_seconds: float = Field(default=86_400.0, ge=0, allow_inf_nan=False)
+    """How old an answer may be that is used again."""
+    pages: bool | None = None
+    """Whether the model gets ``open_page``; None: where ``search`` asks anybody outside."""
+    allow_hosts: str | None = None
+    """Hosts of this machine or a private network whose pages may be opened: ``localhost:8000,wiki.lan``."""
     turns: int | None = Field(default=24, gt=0)
     tool_calls: int | None = Field(default=64, gt=0)
     total_tokens: int | None = Field(default=None, gt=0)

@@ -67,7 +67,7 @@ def ask(
     own = {made.spec.name: made for made in map(load_tool, tool or [])}
     documents = past.start.config.get("documents")
     kinds = {source.kind for source in past.start.inputs}
-    builtin = builtin_tools(kinds, None if documents is None else Path(documents))
+    builtin = builtin_tools(kinds, None if documents is None else Path(documents), config)
     asking = TerminalApproval()
     tools = Toolset([*(one for one in builtin if one.spec.name not in own), *own.values()])
     agent = Agent(

@@ -149,7 +149,8 @@ def agent_chooser(backend: ModelBackend, config: Config, own: Sequence[Tool] | N
         if not own:
             return plain
         kinds = [*(["video"] if task.video or task.videos else []), *(["image"] if task.images else [])]
-        tools = [*builtin_tools(kinds, None if task.documents is None else Path(task.documents)), *own]
+        documents = None if task.documents is None else Path(task.documents)
+        tools = [*builtin_tools(kinds, documents, config), *own]
         return Agent(backend, tools, settings=config)
 
     plain = Agent(backend, [] if own is None else None, settings=config)

@@ -11,6 +11,8 @@ from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.search.providers.base import SearchProvider
 from keyeloop.tools.search.web import WebSearch
 
+UNUSED = "none"
+"""Stands for a key where kept answers alone are used."""
 NAMES = ("searxng", "brave", "tavily", "serper", "exa", "ddgs", "documents")
 
 
@@ -34,7 +36,7 @@ def web_search_by(
         raise ConfigError(f"search={names!r} names no provider: {', '.join(NAMES)}")
     if len(set(wanted)) < len(wanted):
         raise ConfigError(f"search={names!r} names a provider twice")
-    makers = _makers(documents, searxng_url)
+    makers = _makers(documents, searxng_url, UNUSED if cache is not None and cache.mode == "only" else None)
     unknown = next((name for name in wanted if name not in makers), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown, NAMES, n=1)
@@ -44,7 +46,9 @@ def web_search_by(
     return WebSearch(providers, way="all" if together else "first", cache=cache)
 
 
-def _makers(documents: Path | None, searxng_url: str | None) -> dict[str, Callable[[], SearchProvider]]:
+def _makers(
+    documents: Path | None, searxng_url: str | None, key: str | None
+) -> dict[str, Callable[[], SearchProvider]]:
     from keyeloop.tools.search.providers.brave import Brave
     from keyeloop.tools.search.providers.ddgs import Ddgs
     from keyeloop.tools.search.providers.documents import Documents
@@ -55,10 +59,10 @@ def _makers(documents: Path | None, searxng_url: str | None) -> dict[str, Callab
 
     return {
         "searxng": lambda: SearXNG(searxng_url),
-        "brave": Brave,
-        "tavily": Tavily,
-        "serper": Serper,
-        "exa": Exa,
+        "brave": lambda: Brave(key),
+        "tavily": lambda: Tavily(key),
+        "serper": lambda: Serper(key),
+        "exa": lambda: Exa(key),
         "ddgs": Ddgs,
         "documents": lambda: Documents(documents),
     }

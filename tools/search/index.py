@@ -6,21 +6,20 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.source import cache_folder
+from keyeloop.tools.search.reading import FileReader, readable_suffixes, titled
 
-SUFFIXES = frozenset({".txt", ".md"})
-MAX_DOCUMENT_BYTES = 4_000_000
-"""Of a longer document only the beginning is indexed."""
 SNIPPET_WORDS = 40
 TITLE_WEIGHT = 4.0
 """A word in a title counts this many times one in the text."""
-_TITLE_CHARS = 120
+FILES_AT_ONCE = 50
+"""So many files are read before they are kept: what breaks a refresh off costs no more than these."""
 _VERSION = 1
 
 STOP_WORDS = frozenset(
@@ -48,8 +47,29 @@ class Hit:
     """The stretch that matches best, on one line."""
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did to an index."""
+
+    documents: int
+    """In the index now."""
+    read: int
+    removed: int
+    problems: tuple[tuple[str, str], ...]
+    """Path and reason of files read now of which nothing but the name is in the index."""
+    file: Path | None
+    """Where the index is kept; None where there is no place to keep it."""
+
+
+Progress = Callable[[int, int, str], None]
+"""Told of every file before it is read: how many were, how many there are to read, its path."""
+
+
 class DocumentIndex:
-    """The .txt and .md files below one folder. Refreshing reads only what is new or changed."""
+    """The documents below one folder: .txt and .md, and with the extra ``pages`` .html, .htm and .pdf.
+
+    Refreshing reads only what is new or changed.
+    """
 
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
         """``cache`` defaults to the user's cache folder. Raises InputError when ``folder`` is no folder."""
@@ -75,6 +95,19 @@ class DocumentIndex:
             with closing(self._open()) as database:
                 return self._ask(database, words, limit)
 
+    def refresh(self, progress: Progress | None = None) -> Refreshed:
+        """Bring the kept index up to date, which a search does by itself; ``progress`` is told of every file."""
+        try:
+            with closing(self._open()) as database:
+                return self._refresh(database, progress)
+        except sqlite3.OperationalError:
+            with closing(_prepared(":memory:")) as database:
+                return replace(self._refresh(database, progress), file=None)
+        except sqlite3.DatabaseError:
+            self._file.unlink(missing_ok=True)
+            with closing(self._open()) as database:
+                return self._refresh(database, progress)
+
     def has_documents(self) -> bool:
         """Whether there is anything to search; reads names alone."""
         return any(True for _ in self._documents())
@@ -90,30 +123,45 @@ class DocumentIndex:
         self._refresh(database)
         return _best(database, words, limit)
 
-    def _refresh(self, database: sqlite3.Connection) -> None:
+    def _refresh(self, database: sqlite3.Connection, progress: Progress | None = None) -> Refreshed:
         found = {path: (status.st_size, status.st_mtime_ns) for path, status in self._documents()}
+        kept = self._file if self._file.is_file() else None
         if found == _known(database):
-            return
+            return Refreshed(len(found), 0, 0, (), kept)
+        known = _known(database)
+        gone = [path for path in known if path not in found]
+        changed = [path for path in sorted(found) if found[path] != known.get(path)]
         database.execute("BEGIN IMMEDIATE")
-        known = _known(database)  # another process may have been quicker
-        for path in known:
-            if found.get(path) != known[path]:
-                database.execute("DELETE FROM texts WHERE rowid = (SELECT text FROM files WHERE path = ?)", (path,))
-                database.execute("DELETE FROM files WHERE path = ?", (path,))
-        for path in sorted(found):
-            if found[path] != known.get(path):
-                title, body = _read(self.folder / path)
-                added = database.execute("INSERT INTO texts VALUES (?, ?, ?)", (title, body, path))
-                database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (path, *found[path], added.lastrowid))
+        for path in gone:
+            _forget(database, path)
         database.execute("COMMIT")
+        problems: list[tuple[str, str]] = []
+        with FileReader() as reader:
+            for start in range(0, len(changed), FILES_AT_ONCE):
+                database.execute("BEGIN IMMEDIATE")
+                known = _known(database)  # another process may have been quicker
+                for number, path in enumerate(changed[start : start + FILES_AT_ONCE], start):
+                    if found[path] == known.get(path):
+                        continue
+                    if progress is not None:
+                        progress(number, len(changed), path)
+                    made = reader.read(self.folder / path)
+                    if made.problem:
+                        problems.append((path, made.problem))
+                    _forget(database, path)
+                    added = database.execute("INSERT INTO texts VALUES (?, ?, ?)", (made.title, made.text, path))
+                    database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (path, *found[path], added.lastrowid))
+                database.execute("COMMIT")
+        return Refreshed(len(found), len(changed), len(gone), tuple(problems), kept)
 
     def _documents(self) -> Iterator[tuple[str, os.stat_result]]:
         """Regular files below the folder; links are not followed out of it."""
+        suffixes = readable_suffixes()
         for top, folders, names in os.walk(self.folder):
             folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
             for name in names:
                 path = Path(top) / name
-                if path.suffix.lower() in SUFFIXES and not path.is_symlink() and path.is_file():
+                if path.suffix.lower() in suffixes and not path.is_symlink() and path.is_file():
                     with suppress(UnicodeEncodeError):  # a name that is no text cannot be told to a model
                         yield path.relative_to(self.folder).as_posix().encode().decode(), path.stat()
 
@@ -121,7 +169,7 @@ class DocumentIndex:
 def search_texts(texts: Mapping[str, str], query: str, limit: int = 5) -> list[Hit]:
     """As :meth:`DocumentIndex.search`, over a few texts by path that are in no folder."""
     with closing(_prepared(":memory:")) as database:
-        rows = ((*_titled(path, text), path) for path, text in sorted(texts.items()))
+        rows = ((*titled(path, text), path) for path, text in sorted(texts.items()))
         database.executemany("INSERT INTO texts VALUES (?, ?, ?)", rows)
         return _best(database, search_words(query), limit)
 
@@ -158,21 +206,11 @@ def _prepared(place: str) -> sqlite3.Connection:
     return database
 
 
+def _forget(database: sqlite3.Connection, path: str) -> None:
+    database.execute("DELETE FROM texts WHERE rowid = (SELECT text FROM files WHERE path = ?)", (path,))
+    database.execute("DELETE FROM files WHERE path = ?", (path,))
+
+
 def _known(database: sqlite3.Connection) -> dict[str, tuple[int, int]]:
     rows = database.execute("SELECT path, size, mtime_ns FROM files")
     return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
-
-
-def _read(path: Path) -> tuple[str, str]:
-    """Title and text of a document; nothing but its name if unreadable."""
-    text = ""
-    with suppress(OSError), path.open("rb") as file:
-        text = file.read(MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
-    return _titled(path.name, text)
-
-
-def _titled(path: str, text: str) -> tuple[str, str]:
-    """Title and text: a first heading or short line, else the file's name."""
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    title = first.lstrip("#").strip() if first.startswith("#") or len(first) <= _TITLE_CHARS else ""
-    return title or Path(path).stem.replace("_", " ").replace("-", " "), text
