@@ -3,13 +3,14 @@
 ChatML with Hermes tool calls, as in the template of the model's base (Qwen3-Thinking-2507): the reply is opened with
 ``<think>``, results stand in ``<tool_response>`` inside a user turn, pictures included. Every assistant turn is
 rendered from ``Message.raw`` where it has one, so that a request begins with the exact bytes of the one before it.
-What people, tools and pages wrote is :class:`Plain`: the names of special tokens mean nothing in it.
+What people, tools and pages wrote is :class:`Plain`: the names of special tokens mean nothing in it. Pieces of text
+that no special token parts are :class:`Joined`, because a tokenizer with merges cuts across where they meet.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,8 @@ TOOLS_CLOSE = (
 )
 REPLY_OPEN = "<|im_start|>assistant\n<think>\n"
 END = "<|im_end|>"
+TURN = "<|im_"
+"""So begin the marks of a turn's start and end."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,29 @@ class Picture:
     pad: Literal["<|image_pad|>", "<|video_pad|>"]
 
 
-Chunk = Markup | Plain | Spoken | Picture
+Piece = Markup | Plain | Spoken | Picture
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Neighbours among the template's own text and text from outside, to be cut into tokens as one text.
+
+    A reply is never among them: its tokens are those that the model drew.
+    """
+
+    pieces: tuple[Markup | Plain, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+
+Chunk = Markup | Plain | Spoken | Picture | Joined
 
 
 def render(messages: Sequence[Message], tools: Sequence[ToolSpec], *, open_reply: bool = True) -> tuple[Chunk, ...]:
     """Lay out a request. With ``open_reply`` it ends where the model goes on writing."""
-    chunks: list[Chunk] = []
+    chunks: list[Piece] = []
     rest = list(messages)
     system = rest.pop(0).text if rest and rest[0].role == "system" else ""
     if system or tools:
@@ -81,7 +101,22 @@ def render(messages: Sequence[Message], tools: Sequence[ToolSpec], *, open_reply
             chunks += [Markup(f"<|im_start|>{message.role}\n"), *_parts(message.parts), Markup(f"{END}\n")]
     if open_reply:
         chunks.append(Markup(REPLY_OPEN))
-    return tuple(chunk for chunk in chunks if isinstance(chunk, Picture) or chunk.text)
+    return tuple(_joined(chunk for chunk in chunks if isinstance(chunk, Picture) or chunk.text))
+
+
+def _joined(chunks: Iterable[Piece]) -> Iterator[Chunk]:
+    """Neighbours made one, but for the marks of turns, so that a longer request begins with the same chunks."""
+    run: list[Markup | Plain] = []
+    for chunk in chunks:
+        if run and not (isinstance(chunk, Plain) or (isinstance(chunk, Markup) and not chunk.text.startswith(TURN))):
+            yield run[0] if len(run) == 1 else Joined(tuple(run))
+            run = []
+        if isinstance(chunk, Markup | Plain):
+            run.append(chunk)
+        else:
+            yield chunk
+    if run:
+        yield run[0] if len(run) == 1 else Joined(tuple(run))
 
 
 def spoken(message: Message) -> str:
@@ -104,23 +139,23 @@ def tool_json(tool: ToolSpec) -> str:
     return json.dumps({"type": "function", "function": function}, ensure_ascii=False)
 
 
-def _tools(tools: Sequence[ToolSpec], after_system: bool) -> list[Chunk]:
+def _tools(tools: Sequence[ToolSpec], after_system: bool) -> list[Piece]:
     if not tools:
         return []
-    chunks: list[Chunk] = [Markup(("\n\n" if after_system else "") + TOOLS_OPEN)]
+    chunks: list[Piece] = [Markup(("\n\n" if after_system else "") + TOOLS_OPEN)]
     for tool in tools:
         chunks += [Markup("\n"), Plain(tool_json(tool))]
     return [*chunks, Markup(TOOLS_CLOSE)]
 
 
-def _tool_turn(message: Message, first: bool, last: bool) -> list[Chunk]:
+def _tool_turn(message: Message, first: bool, last: bool) -> list[Piece]:
     opening = "<|im_start|>user\n<tool_response>\n" if first else "\n<tool_response>\n"
     closing = f"\n</tool_response>{END}\n" if last else "\n</tool_response>"
     return [Markup(opening), *_parts(message.parts), Markup(closing)]
 
 
-def _parts(parts: Sequence[Part]) -> list[Chunk]:
-    chunks: list[Chunk] = []
+def _parts(parts: Sequence[Part]) -> list[Piece]:
+    chunks: list[Piece] = []
     for part in parts:
         if isinstance(part, Text):
             chunks.append(Plain(part.text))

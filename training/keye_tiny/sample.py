@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from keyeloop.model_backend.keye.template import Chunk, Markup, Picture, Plain, Spoken, render
+from keyeloop.model_backend.keye.template import Chunk, Joined, Markup, Picture, Spoken, render
 from keyeloop.model_backend.keye.tokenizer import PIXELS_PER_TOKEN, KeyeTokenizer
 from keyeloop.runtime.content import Message, ToolSpec
 from keyeloop.runtime.evidence import Region
@@ -175,7 +175,8 @@ def _tokens(chunk: Chunk) -> tuple[Sequence[int], int]:
         return [tokenizer().id_of(chunk.pad)] * count, count
     if isinstance(chunk, Spoken):
         return tokenizer().encode(chunk.text, special=True), 0
-    assert isinstance(chunk, (Markup, Plain))
+    if isinstance(chunk, Joined):  # without merges each piece is cut as if it stood alone
+        return [token for piece in chunk.pieces for token in encode(piece.text, isinstance(piece, Markup))], 0
     return encode(chunk.text, isinstance(chunk, Markup)), 0
 
 
