@@ -40,9 +40,11 @@ def cut_clip(
 ) -> ClipFile:
     """Write the frames on screen from ``start_s`` until ``end_s`` (seconds from the first frame) to ``out``, an mp4.
 
-    ``end_s`` None is the end. Nothing is encoded anew where copied packets show exactly these frames in a player that follows edit lists, as
-    FFmpeg's programs do; ``copy=False`` encodes always, with tone mapping, rotation and fields applied. The file is
-    written whole or not at all; the video is read in a guarded process (``decoder``, or one for this call).
+    ``end_s`` None is the end. Nothing is encoded anew where copied packets show exactly these frames in a player that
+    follows edit lists, as FFmpeg's programs do; ``copy=False`` encodes always, with tone mapping, rotation and fields
+    applied. The file is written whole or not at all; the video is read in a guarded process (``decoder``, or one for
+    this call).
+
     Raises InputError for a video that cannot be read, a span outside it, a file that exists already without ``force``.
     """
     out = Path(out)
