@@ -159,7 +159,7 @@ def check_topk() -> list[Row]:
     zeros = torch.where(base > 3.0, base, torch.where(base > 0, 0.0, -0.0))
     places = torch.arange(width, device=GPU)
     sampled = torch.zeros(width, dtype=torch.bool, device=GPU)
-    sampled[sampled_places(width, 2 * selection.LARGEST_ROOM).to(GPU)] = True
+    sampled[sampled_places(width, selection.LARGEST_ROOM).to(GPU)] = True
     cases = {
         "normal": base, "all in one coarse bin": narrow, "all equal": torch.ones_like(base), "mostly +-0": zeros,
         "negative": -base.abs() - 1, "NaN and infinities": odd, "last bits": 1.0 + (base * 50).round() * 2.0**-23,

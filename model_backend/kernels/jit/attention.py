@@ -17,24 +17,24 @@ PROGRAMS = 528
 MAX_SPLITS = 32
 
 
-@triton.jit(do_not_specialize=["chosen"], do_not_specialize_on_alignment=["rows"])
+@triton.jit(do_not_specialize=["chosen", "splits"], do_not_specialize_on_alignment=["rows"])
 def _attend(
     q, k, v, table, rows, positions, out, peaks, sums, scale,
     q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
-    KEYS: tl.constexpr, SPLITS: tl.constexpr, LOOK: tl.constexpr,
+    splits, KEYS: tl.constexpr, SHARED: tl.constexpr, LOOK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     kv_head = program % KV_HEADS
-    split = program // KV_HEADS % SPLITS
-    token = (program // (KV_HEADS * SPLITS)).to(tl.int64)
+    split = program // KV_HEADS % splits
+    token = (program // (KV_HEADS * splits)).to(tl.int64)
     member, dims, lane = tl.arange(0, GROUP_WIDE), tl.arange(0, DIM_WIDE), tl.arange(0, KEYS)
     head = kv_head * GROUP + member
     inside = (member < GROUP)[:, None] & (dims < DIM)[None, :]
     query = tl.load(q + token * q_token + head[:, None] * q_head + dims[None, :], mask=inside, other=0.0)
     table += tl.load(rows + token).to(tl.int64) * table_stride
     positions += token * chosen
-    share = tl.cdiv(tl.cdiv(chosen, KEYS), SPLITS) * KEYS
+    share = tl.cdiv(tl.cdiv(chosen, KEYS), splits) * KEYS
     start = split * share
     limit = tl.minimum(start + share, chosen)
     stop = start
@@ -61,28 +61,28 @@ def _attend(
         total = total * fade + tl.sum(weight, 1)
         peak = higher
     heads = KV_HEADS * GROUP
-    if SPLITS == 1:
+    if not SHARED:
         attended = attended / tl.where(total > 0.0, total, 1.0)[:, None]
         tl.store(
             out + (token * heads + head[:, None]) * DIM + dims[None, :], attended.to(out.dtype.element_ty), mask=inside
         )
     else:
-        part = (token * heads + head) * SPLITS + split
+        part = (token * heads + head) * splits + split
         tl.store(out + part[:, None] * DIM + dims[None, :], attended, mask=inside)
         tl.store(peaks + part, peak, mask=member < GROUP)
         tl.store(sums + part, total, mask=member < GROUP)
 
 
-@triton.jit
-def _combine(parts, peaks, sums, out, DIM: tl.constexpr, DIM_WIDE: tl.constexpr, SPLITS: tl.constexpr):
+@triton.jit(do_not_specialize=["splits"])
+def _combine(parts, peaks, sums, out, splits, DIM: tl.constexpr, DIM_WIDE: tl.constexpr, MOST: tl.constexpr):
     head = tl.program_id(0).to(tl.int64)
-    split, dims = tl.arange(0, SPLITS), tl.arange(0, DIM_WIDE)
-    peak = tl.load(peaks + head * SPLITS + split)
+    split, dims = tl.arange(0, MOST), tl.arange(0, DIM_WIDE)
+    there = split < splits
+    peak = tl.load(peaks + head * splits + split, mask=there, other=-float("inf"))
     weight = tl.exp2(peak - tl.max(peak, 0))
-    total = tl.sum(tl.load(sums + head * SPLITS + split) * weight, 0)
-    part = tl.load(
-        parts + (head * SPLITS + split)[:, None] * DIM + dims[None, :], mask=(dims < DIM)[None, :], other=0.0
-    )
+    total = tl.sum(tl.load(sums + head * splits + split, mask=there, other=0.0) * weight, 0)
+    inside = there[:, None] & (dims < DIM)[None, :]
+    part = tl.load(parts + (head * splits + split)[:, None] * DIM + dims[None, :], mask=inside, other=0.0)
     attended = tl.sum(part * weight[:, None], 0) / tl.where(total > 0.0, total, 1.0)
     tl.store(out + head * DIM + dims, attended.to(out.dtype.element_ty), mask=dims < DIM)
 
@@ -110,8 +110,8 @@ def sparse_attention(
         q, k_cache, v_cache, slot_table, query_row, positions.contiguous(), parts, peaks, sums,
         scale * math.log2(math.e), q.stride(0), q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0),
         v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, max(16, triton.next_power_of_2(group)), dim,
-        dim_wide, keys, splits, 256, num_warps=warps, num_stages=stages,
+        dim_wide, splits, keys, splits > 1, 256, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if splits > 1:
-        _combine[(tokens * heads,)](parts, peaks, sums, out, dim, dim_wide, splits, num_warps=4)
+        _combine[(tokens * heads,)](parts, peaks, sums, out, splits, dim, dim_wide, MAX_SPLITS, num_warps=4)
     return out

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from keyeloop.model_backend.kernels.jit.ordering import comparable, ordered, part_of, score_of
+from keyeloop.model_backend.kernels.jit.ordering import before, comparable, ordered, part_of, placed, score_of
 
 _MIX = 2654435761
 SCATTER = tl.constexpr(_MIX)
@@ -79,34 +79,24 @@ def count_passing(scores, positions, gates, tallies, stride, topk, BLOCK: tl.con
 @triton.jit(do_not_specialize=["topk"], do_not_specialize_on_alignment=["positions"])
 def gather_passing(
     scores, positions, gates, tallies, passing, passed, stride, topk,
-    ROOM: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    ROOM: tl.constexpr, SHARED: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Places that pass the gate, ascending, and how many there are. Of those that equal it, ``topk`` are enough."""
-    row, split = tl.program_id(0), tl.program_id(1)
+    row, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     length = tl.load(positions + row) + 1
     if length > topk:
-        start, stop = part_of(length, split, SPLITS, BLOCK)
+        start, stop = part_of(length, split, splits, BLOCK)
         gate = tl.load(gates + row)
         passing += row.to(tl.int64) * ROOM
-        above = tl.zeros((), tl.int32)
-        equal = tl.zeros((), tl.int32)
-        if SPLITS > 1:
-            parts = tl.arange(0, SPLITS)
-            earlier = tallies + (row * SPLITS + parts) * 2
-            above += tl.sum(tl.load(earlier, mask=parts < split, other=0), 0)
-            equal += tl.sum(tl.load(earlier + 1, mask=parts < split, other=0), 0)
+        above, equal = before(tallies, row, split, splits, SHARED, MOST)
         for place in range(start, stop, BLOCK):
             places = place + tl.arange(0, BLOCK)
             mask = places < stop
             score = comparable(scores + row.to(tl.int64) * stride + places, mask)
             better, same = mask & (score > gate), mask & (score == gate)
-            so_far = tl.cumsum(better.to(tl.int32) * 65536 + same.to(tl.int32), 0)
-            tied = equal + (so_far & 0xFFFF)
-            index = above + (so_far >> 16) + tl.minimum(tied, topk) - 1
-            tl.store(passing + index, places, mask=(better | (same & (tied <= topk))) & (index < ROOM))
-            above += tl.sum(better.to(tl.int32), 0)
-            equal += tl.sum(same.to(tl.int32), 0)
-        if split == SPLITS - 1:
+            index, chosen, above, equal = placed(better, same, above, equal, topk)
+            tl.store(passing + index, places, mask=chosen & (index < ROOM))
+        if split == splits - 1:
             tl.store(passed + row, above + tl.minimum(equal, topk))
 
 
@@ -123,19 +113,26 @@ def choose(
         count = length
         if not ALL:
             count = tl.load(passed + row)
+            passing += row.to(tl.int64) * ROOM
         if (count >= topk) & (count <= ROOM):
+            scores += row.to(tl.int64) * stride
             number = tl.arange(0, ROOM)
             here = number < count
-            place = number
             if not ALL:
-                place = tl.load(passing + row.to(tl.int64) * ROOM + number, mask=here, other=0)
-            value = tl.where(here, ordered(scores + row.to(tl.int64) * stride + place, here), 0)
+                number = tl.load(passing + number, mask=here, other=0)
+            value = tl.where(here, ordered(scores + number, here), 0)
             bound = _reached(value, topk)
-            better, same = value > bound, value == bound
-            so_far = tl.cumsum(better.to(tl.int32) * 65536 + same.to(tl.int32), 0)
-            room = topk - tl.sum(better.to(tl.int32), 0)
-            tied = so_far & 0xFFFF
-            tl.store(out + (so_far >> 16) + tl.minimum(tied, room) - 1, place, mask=better | (same & (tied <= room)))
+            room = topk - tl.sum((value > bound).to(tl.int32), 0)
+            above = tl.zeros((), tl.int32)
+            equal = tl.zeros((), tl.int32)
+            for start in range(0, count, FILL):
+                place = start + tl.arange(0, FILL)
+                here = place < count
+                if not ALL:
+                    place = tl.load(passing + place, mask=here, other=0)
+                value = tl.where(here, ordered(scores + place, here), 0)
+                index, chosen, above, equal = placed(value > bound, value == bound, above, equal, room)
+                tl.store(out + index, place, mask=chosen)
     else:
         for start in range(0, topk, FILL):
             place = start + tl.arange(0, FILL)

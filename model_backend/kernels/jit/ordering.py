@@ -1,4 +1,4 @@
-"""Triton: numbers in the order of scores, which every step of the top-k compares, and a row's part of a program."""
+"""Triton: what the ways to a top-k share: scores as numbers in order, a program's part of a row, where places go."""
 
 from __future__ import annotations
 
@@ -34,3 +34,30 @@ def part_of(length, split, splits, BLOCK: tl.constexpr):
     share = tl.cdiv(tl.cdiv(length, BLOCK), splits) * BLOCK
     start = split * share
     return start, tl.minimum(start + share, length)
+
+
+@triton.jit
+def before(tallies, row, split, splits, SHARED: tl.constexpr, MOST: tl.constexpr):
+    """Sums of ``tallies`` [R, splits, 2] over the parts of a row that stand before ``split``; 0 and 0 if not SHARED."""
+    above = tl.zeros((), tl.int32)
+    equal = tl.zeros((), tl.int32)
+    if SHARED:
+        parts = tl.arange(0, MOST)
+        earlier = tallies + (row * splits + parts) * 2
+        above += tl.sum(tl.load(earlier, mask=parts < split, other=0), 0)
+        equal += tl.sum(tl.load(earlier + 1, mask=parts < split, other=0), 0)
+    return above, equal
+
+
+@triton.jit
+def placed(better, same, above, equal, room):
+    """Where a block's chosen places go: all that are better, and ties as long as there are fewer than ``room``.
+
+    ``above`` and ``equal`` count what came before, and are given back with this block's.
+    """
+    pair = better.to(tl.int32) * 65536 + same.to(tl.int32)
+    so_far = tl.cumsum(pair, 0)
+    tied = equal + (so_far & 0xFFFF)
+    index = above + (so_far >> 16) + tl.minimum(tied, room) - 1
+    block = tl.sum(pair, 0)
+    return index, better | (same & (tied <= room)), above + (block >> 16), equal + (block & 0xFFFF)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from keyeloop.model_backend.kernels.jit.ordering import ordered, part_of
+from keyeloop.model_backend.kernels.jit.ordering import before, ordered, part_of, placed
 
 BINS = tl.constexpr(256)
 
@@ -87,35 +87,25 @@ def tally(
 @triton.jit(do_not_specialize=["topk", "room"], do_not_specialize_on_alignment=["positions"])
 def write_chosen(
     scores, positions, passed, counts, tallies, out, stride, topk, room,
-    GATED: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    GATED: tl.constexpr, SHARED: tl.constexpr, MOST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the chosen places, ascending; to rows of at most ``topk`` scores all places, then -1."""
-    row, split = tl.program_id(0), tl.program_id(1)
+    row, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     length = tl.load(positions + row) + 1
     out += row.to(tl.int64) * topk
     if _asked(length, passed, row, topk, room, GATED):
-        start, stop = part_of(length, split, SPLITS, BLOCK)
+        start, stop = part_of(length, split, splits, BLOCK)
         boundary, rest = _narrow(counts + row * 4 * BINS, topk, 4)
-        above = tl.zeros((), tl.int32)
-        equal = tl.zeros((), tl.int32)
-        if SPLITS > 1:
-            parts = tl.arange(0, SPLITS)
-            earlier = tallies + (row * SPLITS + parts) * 2
-            above += tl.sum(tl.load(earlier, mask=parts < split, other=0), 0)
-            equal += tl.sum(tl.load(earlier + 1, mask=parts < split, other=0), 0)
+        above, equal = before(tallies, row, split, splits, SHARED, MOST)
         for place in range(start, stop, BLOCK):
             places = place + tl.arange(0, BLOCK)
             mask = places < stop
             value = ordered(scores + row.to(tl.int64) * stride + places, mask)
             better, same = mask & (value > boundary), mask & (value == boundary)
-            so_far = tl.cumsum(better.to(tl.int32) * 65536 + same.to(tl.int32), 0)
-            tied = equal + (so_far & 0xFFFF)
-            index = above + (so_far >> 16) + tl.minimum(tied, rest) - 1
-            tl.store(out + index, places, mask=better | (same & (tied <= rest)))
-            above += tl.sum(better.to(tl.int32), 0)
-            equal += tl.sum(same.to(tl.int32), 0)
+            index, chosen, above, equal = placed(better, same, above, equal, rest)
+            tl.store(out + index, places, mask=chosen)
     elif not GATED:
-        start, stop = part_of(topk, split, SPLITS, BLOCK)
+        start, stop = part_of(topk, split, splits, BLOCK)
         for place in range(start, stop, BLOCK):
             places = place + tl.arange(0, BLOCK)
             tl.store(out + places, tl.where(places < length, places, -1), mask=places < stop)

@@ -104,7 +104,7 @@ def scores(
     if one_each:
         queries, keys, wide, warps, stages = 1, 128, max(16, wide), 4, 3
     else:
-        queries, keys, warps, stages = max(4, min(16, 256 // wide)), 64, 4, 3
+        queries, keys, warps, stages = max(4, min(16, 256 // wide)), 128, 4, 3
     if index_k.values.dtype == torch.float32:
         keys, stages = 32, 2
     values = index_k.values

@@ -19,6 +19,8 @@ GATED_ROWS = 48
 """Fewer long rows than these go to the radix selection, whose programs share a row in every pass."""
 LARGEST_ROOM = 8192
 """Places that a program can hold."""
+MOST_SPLITS = 64
+"""Programs that share a row, at most. Each constant here is compiled into kernels: few of them, few compilations."""
 
 
 def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> None:
@@ -26,7 +28,6 @@ def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> 
     rows, width = scores.shape
     room = max(1024, triton.next_power_of_2(4 * topk))
     if width <= min(room, LARGEST_ROOM):
-        room = max(128, triton.next_power_of_2(width))
         _choose(scores, positions, out, out, topk, out, room, everything=True)
     elif rows < GATED_ROWS or room > LARGEST_ROOM:
         _select(scores, positions, None, topk, 0, out)
@@ -36,7 +37,7 @@ def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> 
 
 
 def _splits(rows: int, width: int) -> int:
-    return int(triton.next_power_of_2(max(1, min(PROGRAMS // rows, triton.cdiv(width, BLOCK), 64))))
+    return int(triton.next_power_of_2(max(1, min(PROGRAMS // rows, triton.cdiv(width, BLOCK), MOST_SPLITS))))
 
 
 def _choose(
@@ -57,11 +58,23 @@ def _choose_gated(scores: Tensor, positions: Tensor, topk: int, room: int, out: 
     passed = torch.empty(rows, dtype=torch.int32, device=scores.device)
     passing = torch.empty(rows, room, dtype=torch.int32, device=scores.device)
     tallies = torch.empty(rows, splits, 2, dtype=torch.int32, device=scores.device) if splits > 1 else passed
-    gate.set_gates[(rows,)](scores, positions, gates, stride, topk, room, 2 * room, num_warps=min(16, room // 512))
+    gate.set_gates[(rows,)](scores, positions, gates, stride, topk, room, room, num_warps=min(16, room // 512))
     if splits > 1:
         gate.count_passing[(rows, splits)](scores, positions, gates, tallies, stride, topk, BLOCK, num_warps=8)
     gate.gather_passing[(rows, splits)](
-        scores, positions, gates, tallies, passing, passed, stride, topk, room, splits, BLOCK, num_warps=8
+        scores,
+        positions,
+        gates,
+        tallies,
+        passing,
+        passed,
+        stride,
+        topk,
+        room,
+        splits > 1,
+        MOST_SPLITS,
+        BLOCK,
+        num_warps=8,
     )
     _choose(scores, positions, passing, passed, topk, out, room, everything=False)
     return passed
@@ -82,5 +95,18 @@ def _select(scores: Tensor, positions: Tensor, passed: Tensor | None, topk: int,
             scores, positions, which, counts, tallies, stride, topk, room, gated, BLOCK, num_warps=8
         )
     radix.write_chosen[(rows, splits)](
-        scores, positions, which, counts, tallies, out, stride, topk, room, gated, splits, BLOCK, num_warps=8
+        scores,
+        positions,
+        which,
+        counts,
+        tallies,
+        out,
+        stride,
+        topk,
+        room,
+        gated,
+        splits > 1,
+        MOST_SPLITS,
+        BLOCK,
+        num_warps=8,
     )

@@ -11,6 +11,8 @@ from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 from torch import Tensor
 
 from keyeloop.model_backend.kernels import ops
+from keyeloop.model_backend.kernels.warming import compile_ahead
+from keyeloop.model_backend.sglang.plugin.config import keye_config
 from keyeloop.model_backend.sglang.plugin.pool import KeyePool
 from keyeloop.runtime.errors import ConfigError
 
@@ -25,16 +27,18 @@ class Queries:
     """[T] int32: each token's place in its request, from 0."""
     max_tokens: int | None
     """Longest request of the batch, where the host knows it; None inside CUDA graphs."""
+    one_each: bool
+    """Every token is of another request: decoding."""
 
     @classmethod
     def of(cls, forward_batch: Any, positions: Tensor) -> Queries:
         """Read from SGLang's batch; ``positions`` [T] are places, not rope positions. Waits for nothing."""
         rows = forward_batch.req_pool_indices.to(torch.int32)
         if not forward_batch.forward_mode.is_extend():
-            return cls(rows, positions.to(torch.int32), None)
+            return cls(rows, positions.to(torch.int32), None, True)
         rows = torch.repeat_interleave(rows, forward_batch.extend_seq_lens, output_size=positions.shape[0])
         longest = forward_batch.seq_lens_cpu
-        return cls(rows, positions.to(torch.int32), None if longest is None else int(longest.max()))
+        return cls(rows, positions.to(torch.int32), None if longest is None else int(longest.max()), False)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
         if not isinstance(self.token_to_kv_pool, KeyePool):
             raise ConfigError(f"the cache is a {type(self.token_to_kv_pool).__name__} without index keys: keyeloop's "
                               "plugin did not reach it; this version of SGLang is not supported")  # fmt: skip
+        self._compile(runner)
+
+    def _compile(self, runner: Any) -> None:
+        pool, config = self.token_to_kv_pool, keye_config(runner.model_config.hf_config)
+        if ops.choose(pool.k_buffer[0].device) == "triton":
+            compile_ahead(
+                pool.index_keys[0], pool.k_buffer[0], pool.v_buffer[0], self.req_to_token_pool.req_to_token,
+                heads=config.num_attention_heads // runner.server_args.tp_size, index_heads=config.indexer.num_heads,
+                topk=config.indexer.topk,
+            )  # fmt: skip
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         """Nothing: :class:`Queries` is computed once a pass, inside CUDA graphs too."""
@@ -107,7 +121,7 @@ class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
         else:
             index_q, weight = ops.index_queries(asked.heads, asked.gates, pool.mode)
             places = ops.select(index_q, weight, index, table, queries.rows, queries.positions, asked.topk,
-                                max_tokens=queries.max_tokens)  # fmt: skip
+                                max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
         out = ops.sparse_attention(q, pool.get_key_buffer(layer.layer_id), pool.get_value_buffer(layer.layer_id),
                                    table, queries.rows, places, layer.scaling)  # fmt: skip
         return out.flatten(1)
