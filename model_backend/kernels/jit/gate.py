@@ -127,11 +127,11 @@ def choose(
             equal = tl.zeros((), tl.int32)
             for start in range(0, count, FILL):
                 place = start + tl.arange(0, FILL)
-                here = place < count
+                inside = place < count
                 if not ALL:
-                    place = tl.load(passing + place, mask=here, other=0)
-                value = tl.where(here, ordered(scores + place, here), 0)
-                index, chosen, above, equal = placed(value > bound, value == bound, above, equal, room)
+                    place = tl.load(passing + place, mask=inside, other=0)
+                score = tl.where(inside, ordered(scores + place, inside), 0)
+                index, chosen, above, equal = placed(score > bound, score == bound, above, equal, room)
                 tl.store(out + index, place, mask=chosen)
     else:
         for start in range(0, topk, FILL):
