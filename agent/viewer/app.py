@@ -21,7 +21,7 @@ from keyeloop.agent.viewer.library import Library
 from keyeloop.agent.viewer.opened import OpenedRun, OpenedRuns
 from keyeloop.agent.viewer.pages import SMALL_PX, Pages, run_url
 from keyeloop.agent.viewer.pictures import small_picture
-from keyeloop.agent.viewer.sources import find_source
+from keyeloop.agent.viewer.sources import find_source, may_be_found
 from keyeloop.runtime.errors import KeyeloopError
 from keyeloop.runtime.events import event_to_line
 from keyeloop.runtime.picture import read_header
@@ -91,7 +91,11 @@ class _Shelf:
         """One run."""
         opened = self._open(request)
         base = run_url(opened.name) + "/-/source/"
-        sources = {source.name: base + source.name for source in opened.run.start.inputs}
+        sources = {
+            source.name: base + source.name
+            for source in opened.run.start.inputs
+            if may_be_found(source, opened.run.folder, self._library.root)
+        }
         return HTMLResponse(self._pages.run(opened, sources), headers=FRESH)
 
     def steps(self, request: Request) -> Response:

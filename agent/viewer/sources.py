@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from keyeloop.runtime.errors import InputError
@@ -32,15 +34,28 @@ def find_source(source: Source, run: Path, root: Path) -> tuple[Path, str] | Non
     A relative path is looked for from the working folder, the run, the folder of runs and the one above. The sha256 is
     what makes it safe: a journal that was made to name some other file of this machine would have to know its content.
     """
-    recorded = Path(source.path)
-    places = [recorded] if recorded.is_absolute() else [base / recorded for base in (Path(), run, root, root.parent)]
-    kind = TYPES.get(recorded.suffix.lower())
+    kind = TYPES.get(Path(source.path).suffix.lower())
     if kind is None:
         return None
-    for place in places:
+    for place in _places(source, run, root):
         try:
-            if place.is_file() and hash_file(place) == source.sha256:
+            if hash_file(place) == source.sha256:
                 return place, kind
-        except (InputError, OSError, ValueError):
+        except (InputError, OSError):
             continue
     return None
+
+
+def may_be_found(source: Source, run: Path, root: Path) -> bool:
+    """Whether there is some file where the source was, which :func:`find_source` would look into."""
+    return Path(source.path).suffix.lower() in TYPES and any(True for _ in _places(source, run, root))
+
+
+def _places(source: Source, run: Path, root: Path) -> Iterator[Path]:
+    recorded = Path(source.path)
+    for place in (
+        [recorded] if recorded.is_absolute() else [base / recorded for base in (Path(), run, root, root.parent)]
+    ):
+        with suppress(OSError, ValueError):
+            if place.is_file():
+                yield place

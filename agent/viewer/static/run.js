@@ -60,6 +60,7 @@
       $(".shade", box).toggleAttribute("hidden", false);
     }
   };
+  const sayMissing = () => { told.textContent += " · the source is not here or cannot be played; this is what was recorded"; };
   const seek = (time) => {
     const go = () => {
       video.currentTime = time + 0.001;  // a hair behind the frame's own time, so that rounding shows no earlier one
@@ -81,6 +82,7 @@
     const sides = (at.dataset.box ?? "").split(",").map((side) => Math.round(Number(side)));
     told.textContent = words.join(" · ") + (sides.length === 4 && source && (sides[2] - sides[0] < source.width - 1 || sides[3] - sides[1] < source.height - 1) ? ` · ${sides[0]},${sides[1]} to ${sides[2]},${sides[3]} px` : "");
     markStep(Number(at.dataset.turn));
+    if (source && (!source.url || source.failed)) sayMissing();
     if (!source?.url || source.failed) return showRecorded();
     if (source.kind === "image") {
       video.hidden = true; still.hidden = false; screen.dataset.state = "image";
@@ -91,7 +93,7 @@
     still.hidden = true; video.hidden = false; screen.dataset.state = "video";
     video.width = source.width; video.height = source.height;
     if (video.getAttribute("src") !== source.url) {
-      video.onerror = () => { source.failed = true; told.textContent += " · the source is not here or cannot be played; this is what was recorded"; showRecorded(); };
+      video.onerror = () => { source.failed = true; sayMissing(); showRecorded(); };
       video.src = source.url;
     }
     drawBox(at, source);
