@@ -8,6 +8,7 @@ have opened ``<think>`` before the reply begins.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,8 +16,10 @@ from typing import Any, Literal
 from keyeloop.model_backend.base import Delta
 from keyeloop.runtime.content import MalformedCall
 
+_FENCED = re.compile(r"```[a-z]*\s(?P<inside>.*?)\s*```", re.DOTALL)
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
+_TAGS = re.compile(f"{CALL_OPEN}|{CALL_CLOSE}")
 
 Kind = Literal["reasoning", "text", "tool_call"]
 
@@ -171,21 +174,33 @@ def parse_reply(raw: str, opened_thinking: bool = True, cut: bool = False) -> Pa
     calls: list[ParsedCall] = []
     malformed: list[MalformedCall] = []
     for body in bodies:
-        call = parse_call(body)
-        if isinstance(call, ParsedCall):
-            calls.append(call)
-        else:
-            malformed.append(call)
+        for call in _calls_of(body):
+            if isinstance(call, ParsedCall):
+                calls.append(call)
+            else:
+                malformed.append(call)
     return ParsedReply(reasoning, text, tuple(calls), tuple(malformed))
+
+
+def _calls_of(body: str) -> list[ParsedCall | MalformedCall]:
+    """The call of a body; where that is broken, also the sound calls that its open quotes have swallowed."""
+    whole = parse_call(body)
+    if isinstance(whole, ParsedCall) or not any(tag in body for tag in (CALL_OPEN, CALL_CLOSE)):
+        return [whole]
+    first, *others = _TAGS.split(body)
+    sound = [call for other in others if isinstance(call := parse_call(other), ParsedCall)]
+    return [parse_call(first), *sound] if sound else [whole]
 
 
 def parse_call(body: str) -> ParsedCall | MalformedCall:
     """Read what stands between the tags of one call; never raises.
 
     Arguments may be an object, the same as a JSON string, or missing where there are none. Line breaks inside strings
-    are forgiven.
+    and a code fence around the whole are forgiven.
     """
     text = body.strip()
+    fenced = _FENCED.fullmatch(text)
+    text = text if fenced is None else fenced["inside"].strip()
 
     def wrong(problem: str) -> MalformedCall:
         return MalformedCall(text, problem)
@@ -220,7 +235,9 @@ def parse_call(body: str) -> ParsedCall | MalformedCall:
 def _load(text: str) -> Any:
     """JSON to Python. ValueError names the place and quotes what stands there."""
     try:
-        value = json.loads(text, strict=False, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            text, strict=False, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once
+        )
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         rest = text[error.pos : error.pos + 24]
@@ -230,6 +247,16 @@ def _load(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand in it once, or each time with the same value."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made and made[key] != value:
+            raise ValueError(f"the key {key[:24]!r} stands there twice, with different values")
+        made[key] = value
+    return made
 
 
 def _refuse_constant(name: str) -> None:

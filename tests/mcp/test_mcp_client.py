@@ -61,7 +61,7 @@ async def test_pictures_come_whole_and_a_broken_one_hides_nothing(server: McpSer
     words = [part.text if isinstance(part, Text) else type(part).__name__ for part in parts]
     assert words[:2] == ["look:", "Image"] and words[3:] == ["note://a:", "a note"]
     assert words[2].startswith("(a picture that cannot be shown: ")
-    expected = cv2.cvtColor(cv2.imdecode(np.frombuffer(picture(), np.uint8), 1), cv2.COLOR_BGR2RGB)
+    expected = np.asarray(cv2.imdecode(np.frombuffer(picture(), np.uint8), 1))[:, :, ::-1]
     assert isinstance(parts[1], Image) and np.array_equal(context.media.pixels(parts[1].media), expected)
 
 
