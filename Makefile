@@ -8,8 +8,8 @@ NEEDS := pyproject.toml setup.py constraints/dev.txt .ci/environment
 demo: .venv/ready-demo  ## Ask the embedded model a question about the bundled video.
 	.venv/bin/keyeloop demo
 
-test: .venv/ready-dev  ## All tests that this machine can run.
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile
+test: .venv/ready-dev  ## All tests that this machine can run; those of gVisor, minutes long, by `.ci/docker --gvisor`.
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not packaging and not gvisor"
 
 check: .venv/ready-dev  ## Style and types.
 	.venv/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 import queue
@@ -149,8 +150,13 @@ def descendants(pid: int) -> list[int]:
 
 
 def owned(uid: int) -> list[int]:
-    """Processes of a uid."""
-    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if folder.stat().st_uid == uid]
+    """Processes of a uid, those that are closed to their owner included."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"\nUid:\t{uid}\t" in (folder / "status").read_text():
+                found.append(int(folder.name))
+    return found
 
 
 def resident_kib(pid: int) -> int:
