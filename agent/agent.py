@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
@@ -23,6 +24,9 @@ from keyeloop.agent.past import Past
 from keyeloop.agent.playing import StreamEvent as StreamEvent
 from keyeloop.agent.playing import play_to_end, played, require_no_loop
 from keyeloop.agent.prompt import system_text
+from keyeloop.agent.replaying.again import play_again
+from keyeloop.agent.replaying.opening import open_to_fork, open_to_resume
+from keyeloop.agent.replaying.playback import Playback
 from keyeloop.agent.request_plan import RequestPlan, plan_request
 from keyeloop.agent.session import Session
 from keyeloop.agent.task import Options, Task, examine
@@ -177,6 +181,31 @@ class Agent:
         finally:
             past.close()
 
+    async def resume(self, run: PathLike, *, deps: Any = None) -> Answer:
+        """Go on with a run that was cut off (killed, interrupted, failed), to the end that it would have come to.
+
+        Nothing that is recorded is asked or called again, but for calls that later ones stand on (``python``): these
+        are made again, compared, and told in a ``state_rebuilt`` event. Limits and sampling are the recorded ones. A
+        pydantic answer type comes back as the JSON that it was made from. Raises InputError for a run that has ended,
+        or that takes another way now (other tools or another version), and else as :meth:`ask`.
+        """
+        end, folder = await play_to_end(self.stream_resume(run, deps=deps), self.runs, Path(run))
+        return Answer.from_end(end, folder, self, deps=deps)
+
+    def stream_resume(self, run: PathLike, *, deps: Any = None) -> AsyncGenerator[StreamEvent, None]:
+        """As :meth:`resume`, yielding events as :meth:`stream` does; those that are recorded come first."""
+        return self._again(partial(open_to_resume, Path(run), self._clock), deps)
+
+    def stream_fork(self, run: PathLike, turn: int, *, deps: Any = None) -> AsyncGenerator[StreamEvent, None]:
+        """Begin a new run that is the recorded one up to its turn ``turn``, and ask the model anew from there.
+
+        Model and sampling are this agent's own; the rest of the run is taken over. Events come as in
+        :meth:`stream_resume`, ``run_start`` with the new name first. Raises InputError for a turn that there is not.
+        """
+        run_id = self._clock.run_id()
+        opened = partial(open_to_fork, Path(run), turn, self.runs / run_id, run_id, self._clock)
+        return self._again(opened, deps, forked=True)
+
     async def run_many(self, tasks: Iterable[Task | str], concurrency: int = 8) -> list[many.TaskOutcome]:
         """Run many tasks, at most ``concurrency`` at a time; their outcomes in the order of the tasks.
 
@@ -223,6 +252,14 @@ class Agent:
         schedules = schedule_videos(task, examined, watch, facts, self._system, tools.specs, most)
         pixels = await asyncio.to_thread(read_images, task, facts.cost, decoder)
         return replace(self._session(task, pixels, backend, tools, decoder), watch=watch, schedules=schedules)
+
+    def _again(
+        self, opened: Callable[[], Playback], deps: Any, *, forked: bool = False
+    ) -> AsyncGenerator[StreamEvent, None]:
+        def session(task: CheckedTask, backend: ModelBackend, tools: Toolset, decoder: Decoder) -> Session:
+            return replace(self._session(task, {}, backend, tools, decoder), deps=self._deps_for(deps))
+
+        return play_again(opened, self._model.load, self._tools_for, session, own_sampling=forked)
 
     def _deps_for(self, given: Any) -> Any:
         return self._deps if given is None else given

@@ -26,6 +26,10 @@ class Stop:
     reason: str
 
 
+class OutOfSeconds(TimeoutError):
+    """Raised by the replies of a recorded run where no reply came because its seconds were used up."""
+
+
 class Asker:
     """Asks the model what its context holds, as long as budget and context last."""
 
@@ -83,8 +87,8 @@ class Asker:
         try:
             async with asyncio.timeout(seconds_left) as limit:
                 reply = await self._backend.generate(request, self._tool_context.media, self._on_delta)
-        except TimeoutError:
-            if not limit.expired():
+        except TimeoutError as error:
+            if not (limit.expired() or isinstance(error, OutOfSeconds)):
                 raise
             self.stop_for("budget", "seconds", reached(self._budget, "seconds"))
             return None

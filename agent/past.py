@@ -11,7 +11,7 @@ from keyeloop.agent.inputs import CheckedTask
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.content import Message, Text, images_of
 from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.events import ReplyReceived
+from keyeloop.runtime.events import ReplyReceived, RunStart
 from keyeloop.runtime.journal import JOURNAL, Journal
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.runtime.views import ViewBook
@@ -40,13 +40,17 @@ class Past:
             raise InputError(f"no run in {folder}: name the folder of a run, the one that holds {JOURNAL}")
         journal = Journal.reopen(folder, clock)
         try:
-            run = Trajectory.read(folder)
-            recorded = _messages(run)
-            cut_off = _closing(recorded, folder)
-            _require_pictures(recorded, run)
+            return cls.of(journal, Trajectory.read(folder))
         except BaseException:
             journal.close()
             raise
+
+    @classmethod
+    def of(cls, journal: Journal, run: Trajectory) -> Past:
+        """A run that was read, and the journal that it goes on in. Raises as :meth:`open` does."""
+        recorded = _messages(run)
+        cut_off = _closing(recorded, run.folder)
+        _require_pictures(recorded, run)
         return cls(journal, run, (*recorded, *cut_off), cut_off)
 
     @property
@@ -76,18 +80,23 @@ class Past:
 
     def choose(self, tools: Toolset) -> Toolset:
         """The tools that the run had, in its order. InputError names those that are missing among ``tools``."""
-        offered: dict[str, Tool] = {tool.spec.name: tool for tool in tools}
-        missing = [spec.name for spec in self.run.start.tools if spec.name not in offered]
-        if missing:
-            raise InputError(
-                f"the run in {self.run.folder} had the tools {', '.join(missing)}, which are not given now: give them "
-                "again (--tool FILE.py:function, in Python Agent(tools=[...]))"
-            )
-        return Toolset(offered[spec.name] for spec in self.run.start.tools)
+        return recorded_tools(self.run.start, tools)
 
     def close(self) -> None:
         """Let go of the journal; idempotent."""
         self.journal.close()
+
+
+def recorded_tools(start: RunStart, tools: Toolset) -> Toolset:
+    """The tools that a run was begun with, in its order. InputError names those that are missing among ``tools``."""
+    offered: dict[str, Tool] = {tool.spec.name: tool for tool in tools}
+    missing = [spec.name for spec in start.tools if spec.name not in offered]
+    if missing:
+        raise InputError(
+            f"the run {start.run_id} had the tools {', '.join(missing)}, which are not given now: give them "
+            "again (--tool FILE.py:function, in Python Agent(tools=[...]))"
+        )
+    return Toolset(offered[spec.name] for spec in start.tools)
 
 
 def _messages(run: Trajectory) -> tuple[Message, ...]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from keyeloop import __version__
 from keyeloop.agent.context import Context
 from keyeloop.agent.dispatch import Dispatcher
 from keyeloop.agent.footage import CODE as UNLIKE_BOARDS
@@ -18,6 +16,11 @@ from keyeloop.agent.footage import doubts
 from keyeloop.agent.inputs import CheckedTask, opening_parts
 from keyeloop.agent.loop import Ending, Loop
 from keyeloop.agent.past import Past
+from keyeloop.agent.replaying.clock import TapedClock
+from keyeloop.agent.replaying.dispatcher import TapedDispatcher
+from keyeloop.agent.replaying.model import TapedModel
+from keyeloop.agent.replaying.playback import Playback
+from keyeloop.agent.versions import versions
 from keyeloop.agent.watching import Watch, Watching, watch_videos
 from keyeloop.agent.working import Working
 from keyeloop.model_backend.base import Delta, ModelBackend, Request, Sampling
@@ -72,50 +75,66 @@ class Session:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     """Frames of videos that the first message shows, by the name of their source."""
     on_tool_crash: OnCrash = "end"
+    playback: Playback | None = None
+    """A recorded question that is played again, in the place of the task; None asks afresh."""
 
     async def play(self, emit: Callable[[Event | Delta | Watching | Working], None], deltas: bool = True) -> None:
         """Play from run_start or question to run_end; what goes wrong is recorded, then raised.
 
         Pieces of replies, and how far calls are, are emitted where ``deltas`` are wanted.
         """
-        run_id, budget = self.clock.run_id(), Budget(self.limits, self.clock, self.prices)
-        started_s = self.clock.monotonic()
-        turns, calls = (0, 0) if self.past is None else (self.past.turns, self.past.calls)
+        played = self.playback
+        clock = self.clock if played is None else TapedClock(played.tape, self.clock)
+        run_id, budget = clock.run_id(), Budget(self.limits, clock, self.prices)
+        started_s = clock.monotonic()
+        past = self.past if played is None else played.before
+        turns, calls = (0, 0) if past is None else (past.turns, past.calls)
         watched: dict[str, tuple[Stored, ...]] = {}
         if self.schedules:
             watched = await watch_videos(self.task, self.schedules, self.decoder, self.runs / run_id, emit)
         with self._journal(run_id) as journal:
-            tool_context = self._tool_context(journal)
+            tool_context = self._tool_context(journal, clock)
+            backend: ModelBackend = self.backend
 
             def record(event: Event) -> None:
-                emit(journal.append(event))
+                if played is None:
+                    emit(journal.append(event))
+                else:
+                    played.record(event)
 
-            def end(ending: Ending) -> None:
+            def end(ending: Ending, *, broken_off: bool = True) -> None:
                 citations = resolve(ending.text, tool_context.views, self.task.sources.values())
-                record(
-                    RunEnded(
-                        status=ending.status,
-                        answer=ending.text,
-                        citations=citations,
-                        usage=budget.usage,
-                        reason=ending.reason,
-                        duration_s=self.clock.monotonic() - started_s,
-                    )
+                ended = RunEnded(
+                    status=ending.status,
+                    answer=ending.text,
+                    citations=citations,
+                    usage=budget.usage,
+                    reason=ending.reason,
+                    duration_s=clock.monotonic() - started_s,
                 )
+                if played is None:
+                    record(ended)
+                else:
+                    played.end(ended, broken_off=broken_off)
 
             try:
-                if self.past is None:
+                dispatcher = self._dispatcher(tool_context, emit if deltas else None)
+                context: Context
+                if played is not None:
+                    backend = TapedModel(played.tape, backend, played.settle)
+                    context = played.context(backend, self._sampling(), budget)
+                    assert isinstance(dispatcher, TapedDispatcher)
+                    played.start(emit, dispatcher.rebuild)
+                elif self.past is None:
                     context = self._open(run_id, tool_context, record, watched)
-                    doubt = await doubts(self.backend.capabilities().model, self.task, self.pixels, tool_context)
-                    if doubt is not None:
-                        record(Noticed(turn=1, code=UNLIKE_BOARDS, text=doubt))
                 else:
                     context = self._reopen(self.past, budget, record)
+                if past is None:
+                    await self._doubt(tool_context, record)
                 tool_context.remember(part for message in context.messages for part in message.parts)
-                dispatcher = Dispatcher(self.tools, tool_context, self.on_tool_crash, emit if deltas else None)
                 visual = self.result_visual_tokens
                 loop = Loop(
-                    self.backend, context, dispatcher, tool_context, budget, record,
+                    backend, context, dispatcher, tool_context, budget, record,
                     emit if deltas else None, visual,
                     form=self.task.form, turns=turns, calls=calls,
                 )  # fmt: skip
@@ -124,28 +143,52 @@ class Session:
                 end(Ending("interrupted", "", "cancelled from outside"))
                 raise
             except Exception as error:
-                if not isinstance(error, KeyeloopError):
+                if not isinstance(error, KeyeloopError) and (played is None or played.new):
                     turn = turns + int(budget.used()["turns"])
                     record(Noticed(turn=turn, code="crash", text=traceback.format_exc()))
                 end(Ending("failed", "", f"{type(error).__name__}: {error}"))
                 raise
             else:
-                end(ending)
+                end(ending, broken_off=False)
             finally:
                 await self._close(tool_context)
                 await asyncio.to_thread(journal.close)  # waits for the disk
 
+    def _dispatcher(self, context: ToolContext, on_progress: Callable[[Working], None] | None) -> Dispatcher:
+        if self.playback is None:
+            return Dispatcher(self.tools, context, self.on_tool_crash, on_progress)
+        tape, settle = self.playback.tape, self.playback.settle
+        return TapedDispatcher(tape, settle, self.tools, context, self.on_tool_crash, on_progress)
+
+    async def _doubt(self, tool_context: ToolContext, record: Callable[[Event], None]) -> None:
+        """Say where the footage is nothing for the model; where that is recorded, it is not looked at again."""
+        tape = None if self.playback is None else self.playback.tape
+        if tape is not None and tape.left:
+            if isinstance(tape.upcoming, Noticed) and tape.upcoming.code == UNLIKE_BOARDS:
+                record(tape.upcoming)
+            return
+        doubt = await doubts(self.backend.capabilities().model, self.task, self.pixels, tool_context)
+        if doubt is not None:
+            record(Noticed(turn=1, code=UNLIKE_BOARDS, text=doubt))
+
     def _journal(self, run_id: str) -> Journal:
+        if self.playback is not None:
+            return self.playback.journal
         return Journal.create(self.runs / run_id, self.clock) if self.past is None else self.past.journal
 
-    def _tool_context(self, journal: Journal) -> ToolContext:
+    def _views(self) -> ViewBook:
+        if self.playback is not None:
+            return self.playback.views()
+        return ViewBook() if self.past is None else self.past.views()
+
+    def _tool_context(self, journal: Journal, clock: Clock) -> ToolContext:
         return ToolContext(
             inputs=dict(self.task.sources),
             media=journal.media,
-            views=ViewBook() if self.past is None else self.past.views(),
+            views=self._views(),
             cost=self.backend.capabilities().cost,
             visual_budget_tokens=0,
-            clock=self.clock,
+            clock=clock,
             documents=self.task.documents,
             state={STATE_KEY: self.decoder},
             deps=self.deps,
@@ -171,7 +214,7 @@ class Session:
                 inputs=tuple(self.task.sources.values()),
                 messages=tuple(to_wire(message) for message in opening),
                 config=self._config(),
-                versions=_versions(),
+                versions=versions(),
             )
         )
         return context
@@ -186,7 +229,7 @@ class Session:
                 model=self.backend.capabilities().model,
                 messages=tuple(to_wire(message) for message in (*past.cut_off, asked)),
                 config=self._config(),
-                versions=_versions(),
+                versions=versions(),
             )
         )
         tools, sampling, opening = past.run.start.tools, self._sampling(), len(past.run.start.messages)
@@ -226,7 +269,3 @@ class Session:
                 task.cancel()
             await asyncio.gather(*closing, return_exceptions=True)
         close_decoder(tool_context)
-
-
-def _versions() -> dict[str, str]:
-    return {"keyeloop": __version__, "python": platform.python_version()}

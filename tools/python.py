@@ -69,6 +69,8 @@ class Python:
     """
 
     in_order = SPEC.name
+    rebuilds = True
+    """Later calls stand on the variables of earlier ones: these are made again where a run goes on elsewhere."""
 
     def __init__(
         self,
