@@ -10,7 +10,7 @@ import sys
 
 from keyeloop import Agent
 from keyeloop.model_backend.scripted import ScriptedBackend, call
-from keyeloop.tools.pages.tool import OpenPage
+from keyeloop.tools import OpenPage
 from keyeloop.tools.search.choice import web_search_by
 
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from keyeloop.tools.base import ToolContext as ToolContext
     from keyeloop.tools.decorate import tool as tool
     from keyeloop.tools.mcp.client import McpServer as McpServer
+    from keyeloop.tools.pages.tool import OpenPage as OpenPage
     from keyeloop.tools.python import Python as Python
     from keyeloop.tools.read_artifact import read_artifact as read_artifact
     from keyeloop.tools.search.tool import web_search as web_search
+    from keyeloop.tools.search.web import WebSearch as WebSearch
     from keyeloop.tools.toolset import Toolset as Toolset
     from keyeloop.tools.video.clip import ClipVideo as ClipVideo
     from keyeloop.tools.video.compare import Compare as Compare
@@ -34,12 +36,14 @@ _HOMES = {
     "Compare": "video.compare",
     "ContactSheet": "video.contact_sheet",
     "McpServer": "mcp.client",
+    "OpenPage": "pages.tool",
     "Progress": "base",
     "Python": "python",
     "Tool": "base",
     "ToolContext": "base",
     "Toolset": "toolset",
     "Transcript": "video.transcript",
+    "WebSearch": "search.web",
     "Zoom": "video.zoom",
     "cut_clip": "video.excerpt",
     "read_artifact": "read_artifact",

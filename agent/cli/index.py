@@ -39,7 +39,8 @@ def index(
         cure = MISSING if left_out else "it needs .txt, .md, .html or .pdf files"
         raise InputError(f"nothing to index in {folder}: {cure}")
     began_s = time.monotonic()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
         done = documents.refresh(lambda number, total, _: bar.update(task, completed=number, total=total))
     seconds = time.monotonic() - began_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from keyeloop.runtime.content import Image, Part, Text
 from keyeloop.runtime.errors import ConfigError, ToolError
@@ -140,6 +143,16 @@ async def test_a_pdf(site: Site, context: ToolContext) -> None:
         await opened(site, "/broken.pdf", context)
 
 
+@pytest.mark.parametrize("kind", [3, 42])
+async def test_a_pdf_of_a_real_program(kind: int, site: Site, context: ToolContext) -> None:
+    file, figure = io.BytesIO(), Figure()
+    figure.text(0.1, 0.5, "The tower of Zürich has 212 steps − Łódź")
+    with rc_context({"pdf.fonttype": kind}):
+        figure.savefig(file, format="pdf")
+    site.page("/figure.pdf", file.getvalue(), "application/pdf")
+    assert "[page 1]\nThe tower of Zürich has 212 steps − Łódź" in said(await opened(site, "/figure.pdf", context))
+
+
 async def test_json_text_and_pictures(site: Site, context: ToolContext) -> None:
     site.page("/data", '{"name": "caf\u00e9", "list": [1, 2]}', "application/vnd.api+json")
     assert '"name": "café"' in said(await opened(site, "/data", context))
@@ -166,6 +179,7 @@ async def test_json_text_and_pictures(site: Site, context: ToolContext) -> None:
         ("text/plain; charset=utf-7", b"+ADw-script+AD4-", "+ADw-script+AD4-"),
         ("text/html", b"<meta charset=windows-1251><p>" + "Привет, мир".encode("cp1251"), "Привет, мир"),
         ("text/html", b"\xff\xfe" + "<p>Zwölf Boxkämpfer".encode("utf-16-le"), "Zwölf Boxkämpfer"),
+        ("text/html", "<meta charset=utf-16><p>żółw".encode(), "żółw"),
         ("text/html; charset=utf-8", "<meta charset=latin1><p>żółw".encode(), "żółw"),
     ],
 )

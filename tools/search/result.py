@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 SNIPPET_CHARS = 600
+MAX_URL_CHARS = 2000
 _TAG = re.compile(r"</?[a-zA-Z][^>]{0,200}>")
 _NAMES_OF_ADVERTS = ("utm_", "mtm_")
 _ADVERTS = frozenset({"fbclid", "gclid", "dclid", "msclkid", "mc_cid", "mc_eid", "igshid", "ref_src"})
@@ -65,7 +66,9 @@ def merged(results: Iterable[SearchResult], limit: int) -> list[SearchResult]:
 
 
 def page_key(url: str) -> str:
-    """The same for two addresses that are of the same page, to all appearances; empty for no address at all."""
+    """The same for two addresses that are of the same page, to all appearances; empty for none, or one without end."""
+    if len(url) > MAX_URL_CHARS:
+        return ""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -45,7 +45,8 @@ def decode(body: bytes, declared: str, *, html: bool) -> tuple[str, str]:
         if body.startswith(mark):
             return body[len(mark) :].decode(name, "replace"), name
     inside = (_META.search(body[:4096]) or _XML.search(body[:200])) if html else _XML.search(body[:200])
-    words = [declared, inside[1].decode("ascii") if inside else "", "utf-8"]
+    own = inside[1].decode("ascii") if inside else ""
+    words = [declared, "utf-8" if own.lower().startswith("utf-16") else own, "utf-8"]  # it was read as ASCII just now
     for name in dict.fromkeys(filter(None, map(meant, words))):
         try:
             return body.decode(name), name

@@ -8,6 +8,7 @@ Requests carry the page's bytes as payload: ``{"op": "html" | "pdf" | "text" | "
 from __future__ import annotations
 
 import codecs
+import encodings
 import importlib
 import json
 import logging
@@ -21,7 +22,7 @@ from typing import Any
 
 import courlan
 
-from keyeloop.tools.pages.child.charset import USED, decode
+from keyeloop.tools.pages.child.charset import decode
 from keyeloop.tools.pages.child.html import read_html
 from keyeloop.tools.pages.child.pdf import read_pdf
 from keyeloop.tools.video.child.errors import Unusable
@@ -89,8 +90,9 @@ def _warm_up() -> None:
             if not set(module.name.split(".")) & set(_NOT_LOADED) and "__main__" not in module.name:
                 with suppress(Exception):
                     importlib.import_module(module.name)
-    for name in USED:
-        codecs.lookup(name).decode(b"")
+    for module in pkgutil.iter_modules(encodings.__path__):
+        with suppress(LookupError):
+            codecs.lookup(module.name)
     courlan.extract_domain(
         "https://www.warm.example.co.uk/"
     )  # reads its list of suffixes; later it would ask a network
