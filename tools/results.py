@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -35,6 +36,7 @@ def to_parts(value: Any, context: ToolContext, tool: str, max_chars: int = MAX_T
     ``tool``, for a value that a model cannot read.
     """
     if isinstance(value, Pieces) or (isinstance(value, list | tuple) and any(_is_content(item) for item in value)):
+        context = _shared(value, context)
         return tuple(part for item in value for part in to_parts(item, context, tool, max_chars))
     if isinstance(value, Image):
         return (_at_model_size(value, context),)
@@ -57,6 +59,14 @@ def to_parts(value: Any, context: ToolContext, tool: str, max_chars: int = MAX_T
             "of uint8, a PIL image, a figure, or the path of a picture or video"
         ) from None
     return (Text(capped(json.dumps(plain, ensure_ascii=False), tool, context, max_chars)),)
+
+
+def _shared(items: Iterable[Any], context: ToolContext) -> ToolContext:
+    """The context for each of some pictures, which share the budget of their result where it is short."""
+    sizes = [pixels.shape[:2] for item in items if (pixels := _pixels(item)) is not None]
+    if sum(context.cost.image(width, height).tokens for height, width in sizes) <= context.visual_budget_tokens:
+        return context
+    return replace(context, visual_budget_tokens=context.visual_budget_tokens // len(sizes))
 
 
 def fit_picture(pixels: Pixels, context: ToolContext, view: View | None = None) -> Image:

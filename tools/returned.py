@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,11 @@ async def show_returned(value: Any, context: ToolContext) -> Any:
     nothing.
     """
     if isinstance(value, list | tuple) and type(value) in (list, tuple, Pieces):
-        if not any(_is_media(item) for item in value):
+        media = sum(_is_media(item) for item in value)
+        if not media:
             return value
+        if media > 1:  # they share the budget of the result
+            context = replace(context, visual_budget_tokens=context.visual_budget_tokens // media)
         shown: list[Any] = []
         for item in value:
             made = await show_returned(item, context)
