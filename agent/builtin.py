@@ -40,10 +40,10 @@ def builtin_tools(kinds: Collection[str], documents: Path | None = None, setting
     from keyeloop.tools.video.zoom import Zoom
 
     tools: list[Tool] = [ClipVideo()] if "video" in kinds else []
-    if kinds:
+    web = [] if settings is None else web_tools(settings, documents)
+    if kinds or any(one.spec.name == "open_page" for one in web):  # whose pictures can be zoomed too
         tools.append(Zoom())
     tools.append(Python())
-    web = [] if settings is None else web_tools(settings, documents)
     if documents is not None and not any(one.spec.name == web_search.spec.name for one in web):
         tools.append(web_search)
     return Toolset([*tools, *web])
