@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from keyeloop.agent.viewer.looks import short_time
+from keyeloop.agent.viewer.marks import address, circle, words
 from keyeloop.agent.viewer.timeline import answer_pieces
 from keyeloop.agent.wording import clean
 
@@ -46,7 +47,14 @@ def build_environment() -> Environment:
         "moment": short_time,
         "times": times_words,
     }
-    made.globals |= {"answer_pieces": answer_pieces, "keys": KEYS, "eye": lambda: EYE}
+    made.globals |= {
+        "answer_pieces": answer_pieces,
+        "circle": lambda mark, first: circle(mark, first, times_words(mark.look.closeness)),
+        "eye": lambda: EYE,
+        "keys": KEYS,
+        "look_address": address,
+        "look_words": lambda look: words(look, times_words(look.closeness)),
+    }
     return made
 
 

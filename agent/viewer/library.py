@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from keyeloop.agent.viewer.summary import Row
 from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.journal import MEDIA, is_run
-from keyeloop.runtime.journal.layout import chunk_paths
+from keyeloop.runtime.journal import JOURNAL, MEDIA, is_run
+from keyeloop.runtime.journal.layout import chunk_path, chunk_paths
 from keyeloop.runtime.trajectory import summarise
 
 DEPTH = 4
 """Runs are looked for so many folders down."""
+_SECOND = chunk_path(Path(), 1).name
 
 
 class Library:
@@ -35,12 +37,18 @@ class Library:
         found = self._folders.get(name)
         return found if found is not None and is_run(found) else None
 
+    @property
+    def folders(self) -> dict[str, Path]:
+        """What the last look through ``root`` found."""
+        return self._folders
+
     def scan(self) -> dict[str, Path]:
         """Every run's folder by its name."""
         if self.single:
             self._folders = {self.root.name: self.root}
         else:
-            self._folders = {path.relative_to(self.root).as_posix(): path for path in _runs(self.root, DEPTH)}
+            known = self._folders
+            self._folders = {name: known.get(name) or self.root / name for name in _runs(str(self.root), DEPTH)}
         return self._folders
 
     def rows(self) -> list[Row]:
@@ -61,20 +69,23 @@ class Library:
 
 def stamp_of(folder: Path) -> tuple[int, int]:
     """Changes whenever a run's record does. OSError where there is none."""
-    last = chunk_paths(folder)[-1].stat()
+    name = f"{folder}/{JOURNAL}"
+    if os.path.exists(f"{folder}/{_SECOND}"):  # noqa: PTH110  thousands of times
+        name = str(chunk_paths(folder)[-1])
+    last = os.stat(name)  # noqa: PTH116
     return last.st_mtime_ns, last.st_size
 
 
-def _runs(folder: Path, depth: int) -> list[Path]:
+def _runs(folder: str, depth: int, below: str = "") -> Iterator[str]:
+    """Names of the runs below ``folder``."""
     try:
-        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
     except OSError:
-        return []
-    found = []
+        return
     for entry in entries:
-        path = Path(entry.path)
-        if is_run(path):
-            found.append(path)
+        name = below + entry.name
+        if os.path.isfile(f"{entry.path}/{JOURNAL}"):  # noqa: PTH113  thousands of times
+            yield name
         elif depth > 1 and entry.name != MEDIA and not entry.name.startswith("."):
-            found += _runs(path, depth - 1)
-    return found
+            yield from _runs(entry.path, depth - 1, name + "/")

@@ -119,8 +119,10 @@ def _strip(source: Source, looks: tuple[Look, ...], cited: tuple[Citation, ...])
         return round(MARGIN_PX + (groups[group] + 0.5) * pitch_px, 1)
 
     bars = []
-    for group in groups:
-        times = [at for look, at in timed if look.group == group]
+    times_of: dict[int, list[float]] = {}
+    for look, at in timed:
+        times_of.setdefault(look.group, []).append(at)
+    for group, times in times_of.items():
         if len(times) > 1 and max(times) > min(times):
             left, right = place(min(times)), place(max(times))
             thick = round(min(8.0, pitch_px), 1)

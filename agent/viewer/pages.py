@@ -57,6 +57,8 @@ class Pages:
 
     def __init__(self, environment: Environment | None = None) -> None:
         self._environment = environment or build_environment()
+        for name in self._environment.list_templates(extensions=["html"]):
+            self._environment.get_template(name)  # compiled now, not while a person waits
 
     def render(self, template: str, **context: Any) -> str:
         """One template; ``home`` is known to all."""
@@ -65,7 +67,7 @@ class Pages:
     def list(self, library: Library, asked: Filter, *, only_rows: bool = False) -> str:
         """The list of runs, or what of it changes while runs go on."""
         every = library.rows()
-        rows = asked.apply(every, library.scan())
+        rows = asked.apply(every, library.folders)
         pages = max(1, -(-len(rows) // PAGE_ROWS))
         page = min(asked.page, pages)
         visible = rows[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
