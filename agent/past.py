@@ -94,7 +94,7 @@ def recorded_tools(start: RunStart, tools: Toolset) -> Toolset:
     if missing:
         raise InputError(
             f"the run {start.run_id} had the tools {', '.join(missing)}, which are not given now: give them "
-            "again (--tool FILE.py:function, in Python Agent(tools=[...]))"
+            "again (--tool FILE.py:function, --search for those that look outside, in Python Agent(tools=[...]))"
         )
     return Toolset(offered[spec.name] for spec in start.tools)
 

@@ -27,6 +27,12 @@ def ask(
         list[str] | None,
         typer.Option(metavar="PATTERN=DECISION", help="Which calls to allow, ask about or deny; may be repeated."),
     ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Who web_search asks, named as for run, where the run had that.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="HOST[:PORT]", help="Pages of this private host may be opened, again.")
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
     max_turns: Annotated[int | None, typer.Option(help="Requests to the model for this question.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Tool calls.")] = None,
@@ -57,6 +63,8 @@ def ask(
         {
             "model": model or recorded_model(past),
             "runs": runs,
+            "search": search,
+            "allow_hosts": ",".join(allow_host) if allow_host else None,
             "turns": max_turns,
             "tool_calls": max_calls,
             "total_tokens": max_total_tokens,
