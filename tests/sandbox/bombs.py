@@ -125,7 +125,7 @@ BOMBS: Final[Mapping[str, Bomb]] = {
     "forks": Bomb(_FORKS, ("ok", *ENDED), SMALL.pids + 1),
     "threads": Bomb(_THREADS, ("ok", *ENDED), SMALL.pids + 1),
     "a fork bomb": Bomb("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", ENDED),
-    "memory in the worker": Bomb("pieces = []\nwhile True: pieces.append(b'x' * (1 << 20))", ("oom",)),
+    "memory in the worker": Bomb("pieces = []\nwhile True: pieces.append(b'x' * (1 << 20))", ("oom", "timeout")),
     "memory in a child": Bomb(_CHILD_MEMORY, ("ok", *ENDED)),
     "memory at once": Bomb("bytearray(2560 << 20)", ("oom",)),
     "deaf and with a child": Bomb(_DEAF, ("timeout",)),
