@@ -73,7 +73,9 @@ async def play_to_end(
 
 def how_to_go_on(run: os.PathLike[str]) -> str:
     """What to tell a person whose run was interrupted."""
-    return f"interrupted; everything up to here is kept: read it with  keyeloop show {os.fspath(run)}  or ask again"
+    name = os.fspath(run)
+    ways = f"go on with  keyeloop run --resume {name}  or read it with  keyeloop show {name}"
+    return f"interrupted; everything up to here is kept: {ways}"
 
 
 def require_no_loop(sync: str, instead: str) -> None:

@@ -13,6 +13,7 @@ from keyeloop.agent.cli.batch import batch
 from keyeloop.agent.cli.clip import clip
 from keyeloop.agent.cli.demo import demo
 from keyeloop.agent.cli.demo_video import demo_video
+from keyeloop.agent.cli.diff import diff
 from keyeloop.agent.cli.doctor import doctor
 from keyeloop.agent.cli.evaluate import evaluate
 from keyeloop.agent.cli.index import index
@@ -20,10 +21,12 @@ from keyeloop.agent.cli.journal import journal
 from keyeloop.agent.cli.look import look
 from keyeloop.agent.cli.mcp import mcp
 from keyeloop.agent.cli.model import model
+from keyeloop.agent.cli.replay import replay
 from keyeloop.agent.cli.run import run
 from keyeloop.agent.cli.sandbox import sandbox
 from keyeloop.agent.cli.serve import serve
 from keyeloop.agent.cli.show import show
+from keyeloop.agent.cli.stats import stats
 from keyeloop.agent.cli.verify import verify
 from keyeloop.agent.cli.view import view
 from keyeloop.runtime.errors import KeyeloopError, UsageError
@@ -47,6 +50,9 @@ def build_app() -> typer.Typer:
         ("batch", batch),
         ("eval", evaluate),
         ("show", show),
+        ("diff", diff),
+        ("stats", stats),
+        ("replay", replay),
         ("view", view),
         ("look", look),
         ("index", index),

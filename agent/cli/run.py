@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    question: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
+    question: Annotated[str | None, typer.Argument(help="What you want to know.", show_default=False)] = None,
     video: Annotated[list[Path] | None, typer.Option(help="A video to look into; may be repeated.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to look at; may be repeated.")] = None,
     documents: Annotated[Path | None, typer.Option(help="A folder of documents for web_search.")] = None,
@@ -79,6 +79,10 @@ def run(
         int | None, typer.Option(help="At a temperature above 0, so many likeliest tokens; 0 all.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws at a temperature above 0.")] = None,
+    resume_run: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with a run that was cut off, where it was; no question."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
 ) -> int:
     """Ask a question about videos and pictures, and watch how it is answered.
@@ -96,7 +100,16 @@ def run(
     from keyeloop.agent.task import Task
     from keyeloop.agent.watching import check_watch
     from keyeloop.runtime.config import load_config
+    from keyeloop.runtime.errors import InputError
 
+    if resume_run is not None:
+        from keyeloop.agent.cli.resume import resume
+
+        if question is not None or video or image:
+            raise InputError("--resume takes no question and no inputs: the run has them; keyeloop ask asks on")
+        return resume(resume_run, model, tool or [], approve or [], runs, as_json)
+    if question is None:
+        raise InputError("the question is missing: say what you want to know, as keyeloop run 'What is shown?'")
     config = load_config(
         {
             "model": model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Replayed:
     """The recorded run has no end of its own: it was played as far as it goes."""
 
 
-async def replay(folder: Path, into: Path, tools: Sequence[Tool] | None = None, clock: Clock | None = None) -> Replayed:
+async def replay(folder: Path, into: Path, tools: Iterable[Tool] | None = None, clock: Clock | None = None) -> Replayed:
     """Play the run in ``folder`` again into the new folder ``into``.
 
     Without ``tools`` all results are the recorded ones, and every event must come as it was recorded: Diverged names

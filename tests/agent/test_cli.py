@@ -275,7 +275,8 @@ def test_ctrl_c_records_and_says_how_to_go_on(place: Path) -> None:
     _, err = process.communicate(timeout=20)
     (run,) = Path("runs").glob("[!.]*")
     assert process.returncode == 130 and Trajectory.read(run).status == "interrupted"
-    assert err == f"interrupted; everything up to here is kept: read it with  keyeloop show {run}  or ask again\n"
+    ways = f"go on with  keyeloop run --resume {run}  or read it with  keyeloop show {run}"
+    assert err == f"interrupted; everything up to here is kept: {ways}\n"
 
 
 def test_settings_come_from_the_environment_too(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
