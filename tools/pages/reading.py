@@ -26,7 +26,7 @@ CPU_S = 20.0
 WALL_S = 40.0
 MAX_CHARS = 1_500_000
 """Of one document; the rest is left out, and that is told."""
-NEEDED = ("trafilatura", "pypdf")
+NEEDED = ("trafilatura", "lxml_html_clean", "pypdf")
 MISSING = 'pages and PDF files need more packages: pip install "keyeloop[pages]"'
 Kind = Literal["html", "pdf", "text", "json"]
 _BOOT = """
