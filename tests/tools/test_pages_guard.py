@@ -7,8 +7,11 @@ from typing import Any
 
 import httpcore
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyeloop.runtime.errors import ConfigError, ToolError
+from keyeloop.tools.pages.address import Address, read_address
 from keyeloop.tools.pages.fetching import Caps, Fetcher
 from tests.tools.pages_site import AskingResolver, NameServer, Reply, Site, serving
 
@@ -152,6 +155,7 @@ REDIRECTED = {
     "gopher://127.0.0.1:6379/_INFO": "scheme gopher",
     "http://user@10.0.0.1/": "user name",
     "data:text/plain,x": "scheme data",
+    "http://[::1": "wrong brackets",
     "/again": "leads on more than 3 times",
 }
 
@@ -264,6 +268,20 @@ async def test_a_host_without_address_is_told(names: NameServer, connects: list[
 def test_an_entry_that_is_no_host_is_refused(entry: str) -> None:
     with pytest.raises(ConfigError, match="is no host to allow"):
         Fetcher([entry])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.text() | st.from_regex(r"(http|https|ftp)://[\[\]@:%.0-9a-fx１。\\\ud800-\ud8ff]{0,20}/?.{0,9}"), st.booleans()
+)
+def test_any_text_is_an_address_or_refused(text: str, redirected: bool) -> None:
+    try:
+        address = read_address(text, Address("https", "example.org", 443, "/a") if redirected else None)
+    except ToolError as error:
+        assert len(str(error)) < 500
+        return
+    assert read_address(address.text) == address and address.text.isascii()
+    assert "@" not in address.authority and address.host == address.host.lower()
 
 
 async def test_nothing_of_the_user_is_sent_along(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

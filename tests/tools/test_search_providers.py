@@ -143,6 +143,8 @@ async def test_where_all_fail_each_reason_is_told(site: Site, context: ToolConte
     tool = WebSearch([MAKERS["brave"](site), MAKERS["exa"](site)])
     with pytest.raises(ToolError, match="no search provider answered: brave refused the key; exa answered 500"):
         await said(tool, context, query="x")
+    site.routes["/exa"] = Reply.of({"results": [{"title": "half \ud800", "url": "https://e.org/\udfff"}]})
+    assert "half ?" in await said(tool, context, query="\ud800 x")
     with pytest.raises(ToolError, match="the query is empty"):
         await said(tool, context, query="  ")
 

@@ -66,7 +66,10 @@ def read_address(text: str, base: Address | None = None) -> Address:
     if any(ord(letter) <= 0x20 or ord(letter) == 0x7F or letter == "\\" for letter in given):
         raise _refused(given, "holds a space, a control character or a backslash: write these as %20 and the like")
     if base is not None:
-        given = urljoin(base.text, given)
+        try:
+            given = urljoin(base.text, given)
+        except ValueError:
+            raise _refused(given, "cannot be read: its host is in wrong brackets") from None
     scheme, rest = _split_scheme(given)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if not authority:
@@ -76,7 +79,7 @@ def read_address(text: str, base: Address | None = None) -> Address:
     host, port = _split_port(authority, given)
     target = rest[len(authority) :].split("#", 1)[0]
     path = target if target.startswith("/") else f"/{target}"
-    return Address(scheme, _host(host, given), port or DEFAULT_PORTS[scheme], quote(path, safe=_KEPT))
+    return Address(scheme, _host(host, given), port or DEFAULT_PORTS[scheme], quote(path, safe=_KEPT, errors="replace"))
 
 
 def _split_scheme(given: str) -> tuple[str, str]:
@@ -121,7 +124,7 @@ def _host(host: str, given: str) -> str:
             raise _refused(given, f"has the host {host}, which is no IPv6 address") from None
     try:
         name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode("ascii").lower()
-    except idna.IDNAError:
+    except UnicodeError:
         raise _refused(given, f"has the host {host!r}, which is no name of a host") from None
     name = name.removesuffix(".")
     labels = name.split(".")

@@ -69,7 +69,7 @@ class WebSearch:
 
     async def find(self, query: str, limit: int = RESULTS) -> Found:
         """At most ``limit`` results. Raises ToolError, with each provider's reason, where none answered."""
-        asked = " ".join(query.split())
+        asked = " ".join(query.encode("utf-8", "replace").decode().split())
         if not asked:
             raise ToolError("the query is empty: say what to search for")
         failures: list[str] = []
