@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.runtime.views import ViewBook
 from keyeloop.testing import forbid_model_requests
 from tests.agent.small_tools import add
-from tests.model_backend.loopback_server import LoopbackServer, Play, Received
+from tests.model_backend.loopback_server import LoopbackServer, Play, Received, failed
 from tests.model_backend.native_replies import END, FOLDER, TOKENIZER, events, generated, logprob, native_server, spoken
 
 ADD = ToolSpec("add", "Add.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
@@ -90,6 +91,9 @@ async def test_a_reply_in_tokens(new_only: bool, tmp_path: Path) -> None:
     params = sent.json["sampling_params"]
     assert (params["temperature"], params["max_new_tokens"], params["top_k"]) == (0.0, 1024, -1)
     assert params["stop_token_ids"] == [END] and "logit_bias" not in params
+    held = {"begin": '<tool_call>\n{"name": "add", "arguments": ', "schema": ADD.parameters, "end": "}\n</tool_call>"}
+    tag = {"type": "structural_tag", "structures": [held], "triggers": ["<tool_call>"]}
+    assert json.loads(params["structural_tag"]) == tag and sent.json["require_reasoning"] is True
     assert params["stream_interval"] == (1 if new_only else 16)
 
 
@@ -99,8 +103,39 @@ async def test_an_answer_is_asked_for(tmp_path: Path) -> None:
         await reply_to(server, tmp_path, request)
     params = server.received[0].json["sampling_params"]
     assert params["logit_bias"] == {str(TOKENIZER.id_of("<tool_call>")): -100.0}
+    assert "structural_tag" not in params and "require_reasoning" not in server.received[0].json
     assert [params[name] for name in ("temperature", "top_p", "top_k", "sampling_seed")] == [0.7, 0.9, 20, 7]
     assert server.received[0].json["input_ids"] == PromptBuilder(TOKENIZER).build(QUESTION).ids, "tools stay"
+
+
+async def test_a_schema_that_the_server_cannot_hold_is_left_to_the_check_of_the_call(tmp_path: Path) -> None:
+    refusal = "Failed to compile structural_tag grammar: unsupported type"
+
+    def play(request: Received) -> Play:
+        if "structural_tag" in request.json["sampling_params"]:
+            return failed(400, refusal)
+        return generated(THOUGHT, len(request.json["input_ids"]))
+
+    with native_server(play) as server:
+        model = SGLangNative(f"{server.native}#keye-tiny", tries=3)
+        for _ in range(2):
+            assert (await model.generate(QUESTION, MediaStore(tmp_path))).message.text == "4 boards"
+        held = ["structural_tag" in request.json["sampling_params"] for request in server.received]
+        assert held == [True, False, False], "it is not asked for twice"
+        free = SGLangNative(f"{server.native}#keye-tiny", hold_calls=False)
+        assert model.capabilities().constrained_calls and not free.capabilities().constrained_calls
+        await free.generate(QUESTION, MediaStore(tmp_path))
+        assert len(server.received) == 4
+    for info in ({"device": "cpu", "version": "0.5.17"}, {"device": "cuda", "grammar_backend": "none"}):
+        with native_server(saying(THOUGHT), **info) as server:
+            await reply_to(server, tmp_path)
+        assert "structural_tag" not in server.received[0].json["sampling_params"], info
+    with (
+        native_server(lambda _: failed(400, "input_ids holds what is no token")) as server,
+        pytest.raises(BackendError, match="no token"),
+    ):
+        await reply_to(server, tmp_path)
+    assert len(server.received) == 1
 
 
 async def test_a_reply_that_is_cut(tmp_path: Path) -> None:

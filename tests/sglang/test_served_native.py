@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.cli.demo import bundled_question
@@ -95,6 +97,29 @@ async def test_a_request_without_the_key_is_refused(sharing: tuple[str, Path], s
     model = SGLangNative(address(sharing[0]), api_key="another-key", tries=1)
     with pytest.raises(BackendError, match=r"answered 401.*KEYELOOP_API_KEY"):
         await model.generate(Request((Message("user", (Text("?"),)),)), store)
+
+
+async def test_calls_are_held_to_their_schema_and_what_fits_it_stays(served: Served, tmp_path: Path) -> None:
+    """The schema is made narrower than what the model would ask for, in what it is shown as well."""
+    video, question, _ = bundled_question()
+    held, free = SGLangNative(address(served.url)), SGLangNative(address(served.url), hold_calls=False)
+    answer = await Agent(held, runs=tmp_path).run(question, video=video)
+    run = Trajectory.read(answer.run)
+    media, opening, tools = MediaStore(answer.run / "media"), run.messages()[:2], run.start.tools
+    asked = Request(opening, tools, Sampling(max_tokens=200))
+    same = [await model.generate(asked, media) for model in (held, free)]
+    assert same[0].message == same[1].message and same[0].message.tool_calls
+    called = same[0].message.tool_calls[0]
+    tool = next(tool for tool in tools if tool.name == called.name)
+    narrow = {**tool.parameters, "properties": {**tool.parameters["properties"], "start_s": {"enum": [701, 907]}}}
+    narrower = Request(opening, (replace(tool, parameters=narrow),), Sampling(max_tokens=200))
+    fits = {}
+    for model, holds in ((held, True), (free, False)):
+        calls = (await model.generate(narrower, media)).message.tool_calls
+        assert calls and calls[0].name == tool.name
+        fits[holds] = [Draft202012Validator(narrow).is_valid(dict(call.arguments)) for call in calls]
+        await model.close()
+    assert all(fits[True]) and not all(fits[False])
 
 
 async def test_where_no_call_is_allowed_none_is_made(served: Served, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.local.counter import limits_of
 from keyeloop.model_backend.local.vocabulary import Vocabulary
 from keyeloop.model_backend.served.asked_once import AskedOnce
+from keyeloop.model_backend.served.failures import Refused
 from keyeloop.model_backend.served.pictures import INLINE_PICTURES
 from keyeloop.model_backend.served.sending import TRIES, Sender, Timeouts, given_key
 from keyeloop.model_backend.sglang.native.address import parse_native
 from keyeloop.model_backend.sglang.native.assembling import KIND, NativeAssembly, Words
 from keyeloop.model_backend.sglang.native.body import body
 from keyeloop.model_backend.sglang.native.facts import Facts, ask, tokenizer_folder
+from keyeloop.model_backend.sglang.native.holding import HeldCalls
 from keyeloop.model_backend.sglang.native.naming import PictureNames
 from keyeloop.model_backend.sglang.native.prompt import NativePrompts
 from keyeloop.runtime.content import Usage
@@ -73,6 +75,7 @@ class SGLangNative:
         media_store: Path | None = None,
         timeouts: Timeouts | None = None,
         tries: int = TRIES,
+        hold_calls: bool = True,
     ) -> None:
         """Nothing is sent yet.
 
@@ -80,6 +83,7 @@ class SGLangNative:
         ``tokenizer.json`` are read); without it, the folder that a server on this machine names. ``api_key`` defaults
         to ``KEYELOOP_API_KEY``. ``context_tokens`` lowers what the server says it takes. ``media_store`` is a folder
         that the server reads pictures from: they then travel as references (a server on this machine names its own).
+        ``hold_calls``: calls are drawn under their tool's schema, and the logprobs of their tokens are those under it.
         InputError for a bad address.
         """
         self.address = parse_native(address)
@@ -92,6 +96,7 @@ class SGLangNative:
             kind=KIND,
         )
         self._context_tokens, self._media_store = context_tokens, media_store
+        self._held = HeldCalls(hold_calls)
         self._model = AskedOnce(self._meet)
         self._reading: Reading | None = None
 
@@ -122,10 +127,21 @@ class SGLangNative:
         words, prompts = model.reading.words, model.reading.prompts
         prompt = prompts.build(request)
         write = partial(body, request, prompt, model.names, media, words, new_tokens_only=model.facts.new_tokens_only)
-        sent = await asyncio.to_thread(write) if model.names.missing(prompt.pictures) > INLINE_PICTURES else write()
-        assembly = await self._sender.post(
-            GENERATE, sent, lambda: NativeAssembly(self._sender.where, started, prompt, words, on_delta)
-        )
+
+        async def answered(tag: str | None) -> NativeAssembly:
+            inline = model.names.missing(prompt.pictures) <= INLINE_PICTURES
+            sent = write(tag=tag) if inline else await asyncio.to_thread(write, tag=tag)
+            return await self._sender.post(
+                GENERATE, sent, lambda: NativeAssembly(self._sender.where, started, prompt, words, on_delta)
+            )
+
+        tag = self._held.tag(request.tools) if request.allow_calls and model.facts.grammars else None
+        try:
+            assembly = await answered(tag)
+        except Refused as error:
+            if not self._held.refused(tag, error):
+                raise
+            assembly = await answered(None)  # a schema that its grammars cannot hold: the call is checked when it comes
         if not assembly.complete:
             raise BackendError(f"{self._sender.where} ended its stream in the middle of the reply")
         reply = assembly.reply()
@@ -154,5 +170,6 @@ class SGLangNative:
             cost=KeyeVisualCost(limits_of(reading.config)),
             native_video=True,
             tool_images=True,
+            constrained_calls=self._held.holds and facts.grammars,
         )
         return _Model(facts, capabilities, reading, PictureNames(self._media_store or facts.media_store))

@@ -26,19 +26,24 @@ def body(
     words: Words,
     *,
     new_tokens_only: bool,
+    tag: str | None = None,
 ) -> bytes:
-    """The whole request, to be streamed back with the logarithm of every token's probability."""
+    """The whole request, to be streamed back with the logarithm of every token's probability.
+
+    ``tag`` holds calls to it; a server with a reasoning parser leaves thinking out of that.
+    """
     made = [b'{"input_ids":[', prompt.written, b"]"]
     if prompt.stills:
         made += [b',"image_data":[', b",".join(names.still(picture, media) for picture in prompt.stills), b"]"]
     if prompt.clips:
         made += [b',"video_data":[', b",".join(names.clip(clip, media) for clip in prompt.clips), b"]"]
-    sampling = json.dumps(sampling_params(request, words, new_tokens_only=new_tokens_only)).encode()
-    made += [b',"sampling_params":', sampling, b',"return_logprob":true,"stream":true}']
+    sampling = json.dumps(sampling_params(request, words, new_tokens_only=new_tokens_only, tag=tag)).encode()
+    made += [b',"sampling_params":', sampling, b',"return_logprob":true,"stream":true']
+    made.append(b',"require_reasoning":true}' if tag is not None else b"}")
     return b"".join(made)
 
 
-def sampling_params(request: Request, words: Words, *, new_tokens_only: bool) -> dict[str, Any]:
+def sampling_params(request: Request, words: Words, *, new_tokens_only: bool, tag: str | None = None) -> dict[str, Any]:
     """How tokens are drawn, in SGLang's names; where no call is allowed the token that opens one is never drawn."""
     sampling = request.sampling
     made: dict[str, Any] = {
@@ -52,6 +57,8 @@ def sampling_params(request: Request, words: Words, *, new_tokens_only: bool) ->
     }
     if sampling.seed is not None:
         made["sampling_seed"] = sampling.seed
+    if tag is not None:
+        made["structural_tag"] = tag
     if not request.allow_calls:
         made["logit_bias"] = {str(words.call_open): NEVER}
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ STATUS = "keyeloop"
 """Under this name our plugin speaks in what ``/server_info`` says of every scheduler."""
 
 
+GRAMMARS_ON_CPU = (0, 5, 21)
+"""The first release of SGLang that was seen to hold a reply to a grammar on a CPU; 0.5.17 asks for pinned memory."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a server."""
@@ -31,6 +36,8 @@ class Facts:
     """Each event of a stream has the tokens since the one before, not all of them."""
     media_store: Path | None
     """A folder of pictures that the server reads by their sha256."""
+    grammars: bool
+    """Replies can be held to a grammar there."""
 
 
 async def ask(sender: Sender, address: Address) -> Facts:
@@ -54,7 +61,16 @@ async def ask(sender: Sender, address: Address) -> Facts:
         model_path=str(model.get("tokenizer_path") or model.get("model_path") or ""),
         new_tokens_only=server.get("incremental_streaming_output") is True,
         media_store=shared_store(status) if isinstance(status, dict) and address.loopback else None,
+        grammars=_has_grammars(server),
     )
+
+
+def _has_grammars(server: Mapping[str, Any]) -> bool:
+    """Whether a request with a grammar can be asked of it: on a CPU, older releases end with the first one."""
+    if server.get("grammar_backend") == "none":
+        return False
+    release = tuple(map(int, re.findall(r"\d+", str(server.get("version") or ""))[:3]))
+    return server.get("device") != "cpu" or release >= GRAMMARS_ON_CPU
 
 
 def tokenizer_folder(address: Address, model_path: str = "") -> Path:
