@@ -10,12 +10,14 @@ from urllib.request import getproxies
 
 import httpx
 
+from keyeloop.model_backend.served.lane import Lane
 from keyeloop.model_backend.served.lanes import Lanes
 
 KEPT_CONNECTIONS = 256
 """Idle ones that are kept at most; how many are open at a time is not limited."""
 KEPT_S = 30.0
 """An idle one is not used again after this. One that the server has closed is noticed before it is used."""
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_S)
 HEADERS = {"User-Agent": "keyeloop", "Accept-Encoding": "identity"}
 
 
@@ -27,6 +29,7 @@ class Connections:
         self._tls, self._proxies = tls, proxies
         self._extensions = {"timeout": httpx.Timeout(read_s, connect=connect_s).as_dict()}
         self._certificates: ssl.SSLContext | None = None
+        self._urls: dict[str, httpx.URL] = {}
         self._kept: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncBaseTransport, AsyncGenerator[None]]] = {}
 
     @asynccontextmanager
@@ -34,9 +37,9 @@ class Connections:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncIterator[httpx.Response]:
         """The response to a request, its body still to be read. Raises httpx.TransportError."""
-        content = body or None
+        known = self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url))  # a server is asked at a few paths
         request = httpx.Request(
-            method, url, headers={**HEADERS, **headers}, content=content, extensions=self._extensions
+            method, known, headers={**HEADERS, **headers}, content=body or None, extensions=self._extensions
         )
         response = await (await self._transport()).handle_async_request(request)
         try:
@@ -72,12 +75,12 @@ class Connections:
         if self._certificates is None:  # read once, and only where they are needed
             self._certificates = httpx.create_ssl_context(verify=self._tls)
         if self._proxies and getproxies():
-            return Proxied(httpx.AsyncClient(verify=self._certificates, limits=_limits(KEPT_CONNECTIONS)))
+            return Proxied(httpx.AsyncClient(verify=self._certificates, limits=LIMITS))
         return Lanes(self._lane, KEPT_CONNECTIONS)
 
-    def _lane(self) -> httpx.AsyncHTTPTransport:
+    def _lane(self) -> Lane:
         assert self._certificates is not None
-        return httpx.AsyncHTTPTransport(verify=self._certificates, limits=_limits(1), trust_env=False)
+        return Lane(self._certificates, KEPT_S)
 
 
 class Proxied(httpx.AsyncBaseTransport):
@@ -93,7 +96,3 @@ class Proxied(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the client."""
         await self._client.aclose()
-
-
-def _limits(kept: int) -> httpx.Limits:
-    return httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=KEPT_S)
