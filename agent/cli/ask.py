@@ -54,7 +54,7 @@ def ask(
     from keyeloop.agent.cli.show import read_run
     from keyeloop.agent.live import LiveView
     from keyeloop.agent.models import recorded_model
-    from keyeloop.agent.user_tools import load_tool
+    from keyeloop.agent.user_tools import load_tools
     from keyeloop.runtime.config import load_config
     from keyeloop.tools.toolset import Toolset
 
@@ -72,7 +72,7 @@ def ask(
             "max_tokens": max_tokens,
         }
     )
-    own = {made.spec.name: made for made in map(load_tool, tool or [])}
+    own = {made.spec.name: made for made in load_tools(tool or [])}
     documents = past.start.config.get("documents")
     kinds = {source.kind for source in past.start.inputs}
     builtin = builtin_tools(kinds, None if documents is None else Path(documents), config)

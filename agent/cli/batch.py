@@ -58,7 +58,7 @@ def batch(
     from keyeloop.agent.batch.task_file import BadLines, read_tasks
     from keyeloop.agent.batch.view import BatchView, print_totals
     from keyeloop.agent.models import check_model
-    from keyeloop.agent.user_tools import load_tool
+    from keyeloop.agent.user_tools import load_tools
     from keyeloop.runtime.config import load_config
 
     config = load_config(
@@ -70,7 +70,7 @@ def batch(
         print("\n".join(bad.problems), file=sys.stderr)
         raise
     check_model(config.model)
-    own = [load_tool(name) for name in tool or []]
+    own = load_tools(tool or [])
     console = Console()
     with ResultFile(out or tasks.with_suffix(".results.jsonl"), FAILED if retry_failed else ()) as results:
         left = _left(listed, results)

@@ -22,7 +22,7 @@ from keyeloop.agent.evaluation.judged import judge_agent
 from keyeloop.agent.evaluation.question import Question
 from keyeloop.agent.evaluation.tables import print_evaluation
 from keyeloop.agent.task import Task
-from keyeloop.agent.user_tools import load_tool
+from keyeloop.agent.user_tools import load_tools
 from keyeloop.agent.wording import clipped
 from keyeloop.model_backend.base import ModelBackend
 from keyeloop.runtime.budget import Limits
@@ -55,7 +55,7 @@ class Wish:
             raise InputError("--no-tools and --tool contradict each other: choose one")
         for named in filter(None, (self.config.model, self.judge)):
             models.check_model(named)
-        prices, own = self._prices_of_judge(), [load_tool(name) for name in self.tools]
+        prices, own = self._prices_of_judge(), load_tools(self.tools)
         if self.epochs > 1 and self.config.temperature == 0:
             console.print("at a temperature of 0 epochs are likely to be alike: --temperature 0.7 lets them differ")
         shown = _Shown(console, self.out)

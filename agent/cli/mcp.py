@@ -61,12 +61,15 @@ async def _serve(
     from keyeloop import __version__
     from keyeloop.agent.builtin import builtin_tools
     from keyeloop.agent.tool_service import ToolService
-    from keyeloop.agent.user_tools import load_tool
+    from keyeloop.agent.user_tools import load_tools
     from keyeloop.model_backend.keye.cost import KEYE_2_LIMITS, KeyeVisualCost
+    from keyeloop.runtime.config import load_config
     from keyeloop.tools.mcp.serving import build_server, serve_http, serve_stdio
 
     kinds = [*(["video"] if videos else []), *(["image"] if images else [])]
-    tools = builtin_tools(kinds, documents) + [load_tool(name) for name in named]
+    settings = load_config()
+    documents = documents or settings.documents
+    tools = builtin_tools(kinds, documents, settings) + load_tools(named)
     if only:
         tools = tools.filtered(*only)
     service = ToolService(

@@ -24,10 +24,10 @@ def tools_of(run: Trajectory, own: list[str], approve: list[str], asking: Termin
     """Everything that the run may have had: the built-in tools, and those that are named as FILE.py:function."""
     from keyeloop.agent.approval import guarded
     from keyeloop.agent.builtin import builtin_tools
-    from keyeloop.agent.user_tools import load_tool
+    from keyeloop.agent.user_tools import load_tools
     from keyeloop.tools.toolset import Toolset
 
-    named = {made.spec.name: made for made in map(load_tool, own)}
+    named = {made.spec.name: made for made in load_tools(own)}
     documents = run.start.config.get("documents")
     kinds = {source.kind for source in run.start.inputs}
     builtin = builtin_tools(kinds, None if documents is None else Path(documents), config)

@@ -56,7 +56,8 @@ def run(
     tool: Annotated[
         list[str] | None,
         typer.Option(
-            help="A tool of your own, as FILE.py:function, or compare, contact_sheet, transcript; repeatable."
+            help="Your own tool, as FILE.py:function, a server's as mcp:COMMAND_OR_URL, or compare, contact_sheet, "
+            "transcript; repeatable."
         ),
     ] = None,
     approve: Annotated[
@@ -179,7 +180,7 @@ def _tools(named: list[str], videos: bool, images: bool, config: Config, *, alwa
     if not named and not always:
         return None
     from keyeloop.agent.builtin import builtin_tools
-    from keyeloop.agent.user_tools import load_tool
+    from keyeloop.agent.user_tools import load_tools
 
     kinds = [*(["video"] if videos else []), *(["image"] if images else [])]
-    return builtin_tools(kinds, config.documents, config) + [load_tool(name) for name in named]
+    return builtin_tools(kinds, config.documents, config) + load_tools(named)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from keyeloop.agent.agent import Agent
+from keyeloop.agent.user_tools import load_tools
 from keyeloop.agent.working import Working
 from keyeloop.model_backend.scripted import ScriptedBackend, call, calls
 from keyeloop.runtime.content import Image, Text
@@ -132,3 +133,15 @@ def test_a_server_that_is_not_there_says_so() -> None:
         McpServer("python server.py")
     with pytest.raises(ConfigError, match="needs a command"):
         McpServer([])
+
+
+def test_a_server_is_named_on_the_command_line(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from keyeloop.tools import Toolset, tool\n\n\n@tool\ndef double(x: int) -> int:\n    return 2 * x\n\n\n"
+        "TOOLS = Toolset([double]).prefixed('own_').approved({'*': 'allow'})\n"
+    )
+    named = load_tools([f"mcp:{sys.executable} -m mcp_server_time", f"{own}:TOOLS", f"{own}:double"])
+    assert [tool.spec.name for tool in named] == ["get_current_time", "convert_time", "own_double", "double"]
+    with pytest.raises(ConfigError, match="needs a command"):
+        load_tools(["mcp:"])
