@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -20,8 +19,8 @@ from keyeloop.agent.viewer.looks import Look
 from keyeloop.agent.viewer.opened import OpenedRun, is_written
 from keyeloop.agent.viewer.searching import search
 from keyeloop.agent.viewer.timeline import CHUNK_STEPS, Shown, StepView, shown, step_views
-from keyeloop.runtime.content import Image, MediaRef, Text
-from keyeloop.runtime.wire import parts_from_wire
+from keyeloop.runtime.content import Image, MediaRef, Text, images_of
+from keyeloop.runtime.wire import MessageWire, parts_from_wire
 
 SMALL_PX = 320
 """Width of a picture where it is shown small."""
@@ -45,6 +44,7 @@ class Opening:
 
     role: str
     text: Shown
+    pictures: tuple[Image, ...]
 
 
 def run_url(name: str) -> str:
@@ -146,7 +146,7 @@ def run_context(opened: OpenedRun, sources: Mapping[str, str], *, all_steps: boo
         "looks": opened.looks,
         "strips": opened.strips,
         "last_seq": opened.last_seq,
-        "opening": [Opening(message.role, shown(_text(message.parts))) for message in run.start.messages],
+        "opening": [_opening(message) for message in run.start.messages],
         "settings": json.dumps(settings, indent=1, ensure_ascii=False, default=str),
         "sources": {
             source.name: {
@@ -194,5 +194,7 @@ def _served(opened: OpenedRun) -> dict[str, Any]:
     return {"base": base, "media_base": f"{base}/media/", "picture": picture, "event_url": event_url}
 
 
-def _text(parts: Any) -> str:
-    return "\n".join(part.text for part in islice(parts_from_wire(parts), 200) if isinstance(part, Text))
+def _opening(message: MessageWire) -> Opening:
+    parts = parts_from_wire(message.parts)
+    text = "\n".join(part.text for part in parts if isinstance(part, Text))
+    return Opening(message.role, shown(text), tuple(image for part in parts for image in images_of(part)))

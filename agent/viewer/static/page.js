@@ -20,7 +20,7 @@
     theme: turnTheme,
     help: () => document.getElementById("help").showModal(),
   };
-  const typing = (at) => at.matches("input:not([type=checkbox]), select, textarea, [contenteditable]");
+  const typing = (at) => at.matches("input:not([type=checkbox], [type=range]), select, textarea, [contenteditable]");
 
   window.keyeloop = { acts, keys: {}, typing };
   keyeloop.keys["t"] = acts.theme;

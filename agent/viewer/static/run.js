@@ -41,7 +41,7 @@
   };
   const showRecorded = () => {  // no source that can be played: what the model was given stands in its place
     const sha = shown?.dataset.sha ?? $(`.mark[data-handle="${shown?.dataset.handle}"][data-sha]`)?.dataset.sha;
-    video.hidden = true;
+    video.hidden = controls.hidden = true;
     if (!sha) { screen.dataset.state = "empty"; still.hidden = true; box.toggleAttribute("hidden", true); return; }
     screen.dataset.state = "picture";
     still.hidden = false; still.src = pictureUrl(sha);
@@ -85,12 +85,12 @@
     if (source && (!source.url || source.failed)) sayMissing();
     if (!source?.url || source.failed) return showRecorded();
     if (source.kind === "image") {
-      video.hidden = true; still.hidden = false; screen.dataset.state = "image";
+      video.hidden = controls.hidden = true; still.hidden = false; screen.dataset.state = "image";
       still.onerror = () => { still.onerror = null; source.failed = true; showRecorded(); };
       if (still.getAttribute("src") !== source.url) still.src = source.url;
       return drawBox(at, source);
     }
-    still.hidden = true; video.hidden = false; screen.dataset.state = "video";
+    still.hidden = true; video.hidden = controls.hidden = false; screen.dataset.state = "video";
     video.width = source.width; video.height = source.height;
     if (video.getAttribute("src") !== source.url) {
       video.onerror = () => { source.failed = true; sayMissing(); showRecorded(); };
@@ -99,7 +99,16 @@
     drawBox(at, source);
     if (at.dataset.time !== undefined) seek(Number(at.dataset.time));
   };
+  const controls = $(".controls", stage), slider = $("input", controls), shownTime = $("output", controls);
+  acts.play = () => { stopAt = null; if (video.paused) video.play().catch(() => {}); else video.pause(); };
+  video.addEventListener("click", acts.play);
+  for (const what of ["play", "pause"]) video.addEventListener(what, () => { $("button", controls).textContent = video.paused ? "▶" : "❚❚"; });
+  slider.addEventListener("input", () => { stopAt = null; video.currentTime = Number(slider.value); });
+  video.addEventListener("loadedmetadata", () => { slider.max = video.duration; });
   video.addEventListener("timeupdate", () => {
+    slider.value = video.currentTime;
+    shownTime.textContent = clock(Math.floor(video.currentTime * 10) / 10);
+    slider.setAttribute("aria-valuetext", shownTime.textContent);
     if (stopAt !== null && video.currentTime >= stopAt && !video.seeking) { video.pause(); stopAt = null; }
     if (shown?.dataset.time !== undefined) box.classList.toggle("past", Math.abs(video.currentTime - Number(shown.dataset.time)) > FADE_S);
     for (const strip of $$(".strip")) {
@@ -142,9 +151,8 @@
   keys["]"] = () => nextLook(1);
   keys["["] = () => nextLook(-1);
   keys[" "] = (event) => {
-    if (video.hidden || event.target.matches("button, summary, a, input, video")) return false;
-    stopAt = null;
-    if (video.paused) video.play().catch(() => {}); else video.pause();
+    if (video.hidden || event.target.matches("button, summary, a, input")) return false;
+    acts.play();
   };
 
   // ---- steps
