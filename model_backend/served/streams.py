@@ -7,6 +7,7 @@ before every request: for short requests, as an agent's turns of text are, a goo
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Iterable
@@ -39,7 +40,8 @@ class LoopStreams(httpcore.AsyncNetworkBackend):
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
+            said = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+            raise httpcore.ConnectError(said) from error  # asyncio's own words name the call, not what happened
         for option in socket_options or ():
             transport.get_extra_info("socket").setsockopt(*option)
         return LoopStream(transport, received)

@@ -12,24 +12,34 @@ import pytest
 
 from keyeloop.model_backend.served.sending import Sender, Timeouts
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 
 
 class KeepingServer:
     """Answers ``{}`` and keeps the connection, for ``answers`` requests; then it is reset, a request read or not."""
 
     def __init__(self, answers: int) -> None:
-        self.answers = answers
+        self.answers, self.body = answers, b"{}"
+        self._open: list[asyncio.StreamWriter] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.connections = self.requests = self.port = 0
+
+    def hang_up(self) -> None:
+        """Close every connection politely, from another thread."""
+        assert self._loop is not None
+        for writer in self._open:
+            self._loop.call_soon_threadsafe(writer.close)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._loop = asyncio.get_running_loop()
+        self._open.append(writer)
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 for _ in range(self.answers):
                     await reader.readuntil(b"\r\n\r\n")
                     self.requests += 1
-                    writer.write(HEAD + b"{}")
+                    writer.write(HEAD % (len(self.body), self.body))
                     await writer.drain()
                 await reader.readuntil(b"\r\n\r\n")
                 writer.transport.abort()
@@ -121,3 +131,29 @@ async def test_a_proxy_of_the_environment_is_asked_for_other_machines_only(
         assert (proxy.requests, server.requests) == ((0, 3) if loopback else (3, 0))
         assert proxy.connections + server.connections == 1
         await asking.close()
+
+
+async def test_one_that_the_server_closed_while_it_was_idle_is_not_used_again() -> None:
+    """Seen before a request is sent: nothing has to be tried twice."""
+    with keeping() as server:
+        asking = Sender(f"http://127.0.0.1:{server.port}", None, Timeouts(5, 5, 20), 1, loopback=True)
+        for connections in (1, 2, 3):
+            assert await asking.get("/x") == b"{}"
+            assert server.connections == connections
+            server.hang_up()
+            await asyncio.sleep(0.1)
+        await asking.close()
+
+
+async def test_one_whose_reply_was_left_half_read_is_not_used_again() -> None:
+    with keeping() as server:
+        server.body = b"{" + b" " * 300_000 + b"}"
+        connections = sender(server)._connections
+        url = f"http://127.0.0.1:{server.port}/x"
+        for count in (1, 2):
+            async with connections.answered("GET", url, {}, b"") as response:
+                assert response.status_code == 200
+                async for _ in response.aiter_bytes(10):
+                    break
+            assert server.connections == count
+        await connections.close()

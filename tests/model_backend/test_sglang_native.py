@@ -126,7 +126,8 @@ async def test_a_schema_that_the_server_cannot_hold_is_left_to_the_check_of_the_
         assert model.capabilities().constrained_calls and not free.capabilities().constrained_calls
         await free.generate(QUESTION, MediaStore(tmp_path))
         assert len(server.received) == 4
-    for info in ({"device": "cpu", "version": "0.5.17"}, {"device": "cuda", "grammar_backend": "none"}):
+    without: list[dict[str, Any]] = [{"device": "cpu", "version": "0.5.17"}, {"grammar_backend": "none"}]
+    for info in without:
         with native_server(saying(THOUGHT), **info) as server:
             await reply_to(server, tmp_path)
         assert "structural_tag" not in server.received[0].json["sampling_params"], info
