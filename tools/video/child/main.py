@@ -60,6 +60,7 @@ def main(channel_fd: int) -> None:
         if fd is None:
             raise SystemExit("a request without a file")
         allow_cpu(float(header["cpu_s"]))
+        payload: bytes | bytearray
         try:
             if header["op"] == "words beside":
                 reply, payload = _words((subtitle_file(fd),))
@@ -75,7 +76,7 @@ def main(channel_fd: int) -> None:
         send(channel, reply, payload)
 
 
-def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes]:
+def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes | bytearray]:
     if header["op"] == "probe":
         if isinstance(reader, StillReader):
             still = {"kind": "image", "width": reader.width, "height": reader.height}
@@ -98,14 +99,14 @@ def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], byt
     look = reader.key_frame if header.get("keys") else reader.shown
     times: list[float] = []
     index: list[int] = []
-    pictures: list[bytes] = []
+    pictures = bytearray()
     for time_s in header["times"]:
         shown = look(time_s)
         if shown.time_s not in times:
             times.append(shown.time_s)
-            pictures.append(reader.picture(shown, region, size).tobytes())
+            pictures += reader.picture(shown, region, size).tobytes()
         index.append(times.index(shown.time_s))
-    return {"times": times, "index": index}, b"".join(pictures)
+    return {"times": times, "index": index}, pictures
 
 
 def _words(tracks: tuple[Track, ...]) -> tuple[dict[str, Any], bytes]:
