@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import random
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.pages.fetching import Caps
-from keyeloop.tools.pages.reading import PageReader
+from keyeloop.tools.pages.reading import Kind, PageReader
 from keyeloop.tools.pages.tool import OpenPage
 from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.frames import close_decoder
@@ -121,3 +123,31 @@ def test_a_page_that_costs_too_much_is_given_up_and_the_next_is_read() -> None:
         with pytest.raises(Unusable, match="more nesting"):
             reader.read("json", b"[" * 500_000)
         assert reader.filtered
+
+
+def test_mangled_pages_never_end_the_reader() -> None:
+    """Bytes changed at random in pages of every kind, under encodings that exist and others: read, or refused."""
+    draw = random.Random(7)
+    link = (
+        b"<base href='/b/'><meta property=og:image content='http://[bad'><img srcset='a 1x'><a href='http://[x'>l</a>"
+    )
+    whole: dict[Kind, bytes] = {
+        "html": b"<html><head><title>x</title>" + link + b"<article><h1>Lamp</h1>" + b"<p>212 steps. " * 40,
+        "pdf": pdf_of(["hello"] * 3, "title"),
+        "text": "Zürich 日本 ".encode() * 20,
+        "json": b'{"a": [1, 2, {"b": "c"}]}',
+    }
+    labels = ("", "utf-8", "latin-1", "zlib", "rot13", "idna", "undefined", "unicode_escape", "utf-16")
+    read, children = 0, set[int | None]()
+    with PageReader() as reader:
+        for _ in range(120):
+            kind = draw.choice(list(whole))
+            body = bytearray(whole[kind])
+            for _ in range(draw.randint(0, 12)):
+                at = draw.randrange(len(body))
+                body[at : at + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
+            with suppress(Unusable):
+                reader.read(kind, bytes(body), charset=draw.choice(labels), url=draw.choice(("", "https://e.org/")))
+                read += 1
+            children.add(reader.pid)
+    assert read > 60 and len(children) == 1 and None not in children

@@ -270,7 +270,7 @@ def test_an_entry_that_is_no_host_is_refused(entry: str) -> None:
         Fetcher([entry])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.text() | st.from_regex(r"(http|https|ftp)://[\[\]@:%.0-9a-fx１。\\\ud800-\ud8ff]{0,20}/?.{0,9}"), st.booleans()
 )

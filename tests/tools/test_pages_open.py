@@ -153,6 +153,12 @@ async def test_a_pdf_of_a_real_program(kind: int, site: Site, context: ToolConte
     assert "[page 1]\nThe tower of Zürich has 212 steps − Łódź" in said(await opened(site, "/figure.pdf", context))
 
 
+async def test_a_page_with_broken_addresses_and_letters_is_read(site: Site, context: ToolContext) -> None:
+    links = "<base href='http://[::1'><a href='http://[x'>one</a><img src='http://[x' srcset='a 1x, b 2x'>"
+    site.page("/broken", f"<title>Odd</title><article>{links}<p>\0{PROSE * 6}\x1f</article>".encode())
+    assert "212 steps" in said(await opened(site, "/broken", context))
+
+
 async def test_json_text_and_pictures(site: Site, context: ToolContext) -> None:
     site.page("/data", '{"name": "caf\u00e9", "list": [1, 2]}', "application/vnd.api+json")
     assert '"name": "café"' in said(await opened(site, "/data", context))

@@ -88,6 +88,11 @@ class PageReader:
         self.filtered = False
         """Whether the running child has the system-call filter."""
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        return None if self._child is None else self._child.pid
+
     def read(
         self, kind: Kind, body: bytes, *, charset: str = "", url: str = "", max_chars: int = MAX_CHARS
     ) -> Document:
@@ -107,6 +112,8 @@ class PageReader:
                 raise Unusable(f"took longer than {self._wall_s:g} s to read and was stopped") from None
             except (WireClosed, WireBroken):
                 raise self._death(self._drop(5.0)) from None
+            if reply.get("ends"):
+                self._drop(5.0)
         if "error" in reply:
             raise Unusable(" ".join(str(reply["error"]).split())[:300])
         return _document(reply, payload.decode("utf-8", "replace"))

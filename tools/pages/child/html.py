@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 from urllib.parse import urljoin
@@ -17,17 +18,19 @@ MIN_MAIN_CHARS = 250
 MIN_PICTURE_PX = 100
 MAX_PICTURES = 20
 _DATES = {"extensive_search": False, "original_date": True, "outputformat": "%Y-%m-%d"}
+_NOT_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _UNSHOWN = (".svg", ".gif", ".ico")
 
 
 def read_html(text: str, url: str) -> dict[str, Any]:
     """``text`` (Markdown), ``title``, ``published`` (ISO date or None) and ``pictures`` of a page."""
     try:
-        tree = lxml.html.document_fromstring(_without_declaration(text))
+        tree = lxml.html.document_fromstring(_fit(text))
     except (ParserError, ValueError):
         return {"text": "", "title": "", "published": None, "pictures": []}
     if url:
-        tree.make_links_absolute(url, handle_failures="discard")
+        with suppress(ValueError):  # the page's own base is no address
+            tree.make_links_absolute(url, handle_failures="discard")
     title = " ".join((tree.findtext(".//title") or "").split())
     published, heading = _facts(tree)
     return {
@@ -99,6 +102,6 @@ def _is_large(image: Any) -> bool:
     return all(side is None or int(side[1]) >= MIN_PICTURE_PX for side in sides)
 
 
-def _without_declaration(text: str) -> str:
-    """lxml takes no text that names an encoding for itself."""
-    return re.sub(r"\A\s*<\?xml[^>]*\?>", "", text)
+def _fit(text: str) -> str:
+    """lxml takes no text that names an encoding for itself, and no letter that XML has not."""
+    return re.sub(r"\A\s*<\?xml[^>]*\?>", "", _NOT_XML.sub("", text))

@@ -2,7 +2,7 @@
 
 Requests carry the page's bytes as payload: ``{"op": "html" | "pdf" | "text" | "json", "charset", "url", "cpu_s",
 "max_chars"}``. Replies are what the readers give, ``text`` apart, which is the payload in UTF-8; refusals are
-``{"error": clause}``. After what nobody foresaw the process also ends.
+``{"error": clause}``, with ``"ends"`` after what nobody foresaw, when the process also ends.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(channel_fd: int) -> None:
             kind = "memory" if isinstance(error, MemoryError) else "nesting"
             reply = {"error": f"needs more {kind} than reading a page may use"}
         except Exception as error:
-            send(channel, {"error": f"cannot be read ({type(error).__name__}: {error})"})
+            send(channel, {"error": f"cannot be read ({type(error).__name__}: {error})", "ends": True})
             return
         text = str(reply.pop("text", ""))
         most = int(header["max_chars"])
