@@ -16,6 +16,7 @@ from keyeloop.agent.cli.demo_video import demo_video
 from keyeloop.agent.cli.diff import diff
 from keyeloop.agent.cli.doctor import doctor
 from keyeloop.agent.cli.evaluate import evaluate
+from keyeloop.agent.cli.export import export
 from keyeloop.agent.cli.index import index
 from keyeloop.agent.cli.journal import journal
 from keyeloop.agent.cli.look import look
@@ -52,6 +53,7 @@ def build_app() -> typer.Typer:
         ("show", show),
         ("diff", diff),
         ("stats", stats),
+        ("export", export),
         ("replay", replay),
         ("view", view),
         ("look", look),
