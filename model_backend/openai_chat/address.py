@@ -27,7 +27,7 @@ class Address:
     """What stands before ``://`` where that is not the protocol, such as ``sglang``."""
 
     def __str__(self) -> str:
-        return f"{self.shown}#{self.name or ''}"
+        return f"{self.shown}#{self.name}" if self.name else self.shown
 
     @property
     def shown(self) -> str:

@@ -25,7 +25,7 @@ _CURES = (
     ("not enough memory", "give a smaller --context-length, or a larger --memory-share"),
     ("address already in use", "something took the port meanwhile: give another --port"),
     ("no module named 'sgl_kernel'", "on a CPU, use the environment of docs/serving.md, On a CPU"),
-    ("undefined symbol", "sglang-kernel and torch do not fit each other: see docs/serving.md, Versions"),
+    ("undefined symbol", "sglang-kernel and torch do not fit each other: see docs/serving.md, What was run where"),
 )
 
 
