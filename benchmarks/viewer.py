@@ -220,6 +220,7 @@ def store(to: Path, figures: dict[str, dict[str, float]], media_mb: float, start
         "reached": reached,
         "starts": starts,
         "load": os.getloadavg()[0],
+        "niceness": os.nice(0),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("starlette", "uvicorn", "jinja2", "pydantic")},

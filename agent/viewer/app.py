@@ -10,7 +10,6 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -53,8 +52,7 @@ def build_app(root: Path, port: int) -> Starlette:
         Route("/run/{name:path}/-/source/{source}", shelf.page(shelf.source)),
         Route("/run/{name:path}", shelf.page(shelf.run)),
     ]
-    middleware = [Middleware(Guard, port=port), Middleware(GZipMiddleware, minimum_size=2000)]
-    return Starlette(routes=routes, middleware=middleware)
+    return Starlette(routes=routes, middleware=[Middleware(Guard, port=port)])
 
 
 class _Shelf:
