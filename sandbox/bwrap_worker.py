@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from keyeloop.runtime.errors import SandboxError
 from keyeloop.sandbox.bwrap_arguments import bwrap_command, bwrap_options
+from keyeloop.sandbox.bwrap_orphans import end_orphans_once, owner_name
 from keyeloop.sandbox.bwrap_plan import BwrapPlan, fresh_uid
 from keyeloop.sandbox.cgroup import Cgroup, CgroupHome, find_cgroup_home
 from keyeloop.sandbox.process import Child, Descendant, child_of
@@ -38,6 +39,7 @@ class BwrapWorker:
 
     def __init__(self, plan: BwrapPlan, spec: SandboxSpec) -> None:
         """Start it up to the point where the worker waits for its first message. Raises SandboxError."""
+        end_orphans_once(os.getpid())
         self._plan = plan
         self._uid = fresh_uid() if plan.as_root else os.geteuid()
         self._home = find_cgroup_home()
@@ -119,10 +121,12 @@ class BwrapWorker:
             self._ended = True
         child: Child | None = getattr(self, "_child", None)
         if child is not None:
-            if self._init is not None:
+            if self._init is None:
+                _kill_with_children(child)
+            else:
                 self._init.signal(signal.SIGKILL)
-            if self._init is None or not child.wait(END_S):
-                child.kill()
+                if not child.wait(END_S):
+                    child.kill()
             if child.wait(END_S):
                 child.forget()
             self.pipe.close()
@@ -192,6 +196,16 @@ class BwrapWorker:
         return rlimits
 
 
+def _kill_with_children(child: Child) -> None:
+    """End a bubblewrap that is not known to have tied its first process to its own life yet."""
+    child.stop()
+    inside = child_of(child.pid)
+    child.kill()
+    if inside is not None:
+        inside.signal(signal.SIGKILL)
+        inside.forget()
+
+
 def _pipe(theirs: contextlib.ExitStack, *, kept: int) -> tuple[int, int]:
     """A pipe of which the end that is not ``kept`` goes to the child and is closed here with ``theirs``."""
     ends = os.pipe()
@@ -201,7 +215,7 @@ def _pipe(theirs: contextlib.ExitStack, *, kept: int) -> tuple[int, int]:
 
 def _file(theirs: contextlib.ExitStack, content: bytes) -> int:
     """A nameless file for the child to read from its start."""
-    fd = os.memfd_create("sandbox")
+    fd = os.memfd_create(owner_name())
     theirs.callback(os.close, fd)
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -43,6 +43,11 @@ class Child:
         """Whether the process has ended."""
         return bool(_readable(self._pidfd, 0))
 
+    def stop(self) -> None:
+        """Send SIGSTOP, so that it starts nothing more; no harm once it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)
+
     def kill(self) -> None:
         """Send SIGKILL; no harm once it has ended."""
         with contextlib.suppress(ProcessLookupError):
