@@ -101,7 +101,7 @@ class SandboxPool:
         try:
             sandbox = self._opener(self.spec, self.engine)
             sandbox.start()
-        except KeyeloopError:  # told by the next take, which tries again
+        except (KeyeloopError, OSError):  # told by the next take, which tries again; at exit it was ended under way
             pass
         finally:
             with self._changed:

@@ -24,11 +24,12 @@ class Opener:
         self.may_go = threading.Event()
         self.may_go.set()
         self.fails = False
+        self.error: Exception = SandboxUnavailable("no engine; install one")
 
     def __call__(self, spec: SandboxSpec, engine: str) -> Sandbox:
         assert self.may_go.wait(5)
         if self.fails:
-            raise SandboxUnavailable("no engine; install one")
+            raise self.error
         self.opened.append(FakeSandbox(spec=spec))
         return self.opened[-1]
 
@@ -57,12 +58,13 @@ def test_a_taker_waits_for_the_one_that_is_starting() -> None:
         assert opener.opened[0].started and pool.spec.preimport == ("wave",)
 
 
-def test_what_keeps_sandboxes_from_starting_is_told_to_the_taker() -> None:
+@pytest.mark.parametrize("error", [SandboxUnavailable("no engine; install one"), OSError("install one")])
+def test_what_keeps_sandboxes_from_starting_is_told_to_the_taker(error: Exception) -> None:
     opener = Opener()
-    opener.fails = True
+    opener.fails, opener.error = True, error
     with SandboxPool(opener=opener) as pool:
         assert not pool.fill(5)
-        with pytest.raises(SandboxUnavailable, match="install one"):
+        with pytest.raises(type(error), match="install one"):
             pool.take()
         opener.fails = False
         assert pool.take() is opener.opened[0]
