@@ -35,6 +35,7 @@ def run_checks() -> Iterator[Check]:
         lambda: module("cv2", "resizing and encoding pictures", "pip install opencv-python-headless"),
         lambda: module("torch", "running keye-tiny here", "pip install 'keyeloop[local]'"),
         lambda: module("llguidance", "holding calls to their schema", "pip install 'keyeloop[local]'"),
+        lambda: module("mcp", "tools of MCP servers, keyeloop mcp", "pip install 'keyeloop[mcp]'", needed=False),
         weights,
         *sandboxes(),
         gpu,

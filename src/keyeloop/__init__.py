@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keyeloop.runtime.errors import InputError as InputError
     from keyeloop.runtime.errors import KeyeloopError as KeyeloopError
     from keyeloop.runtime.errors import OperatorError as OperatorError
+    from keyeloop.runtime.errors import ToolCrashed as ToolCrashed
     from keyeloop.runtime.errors import ToolError as ToolError
     from keyeloop.runtime.errors import UsageError as UsageError
     from keyeloop.runtime.prices import Prices as Prices
@@ -48,6 +49,7 @@ _HOMES = {
     "Text": "runtime.content",
     "Tool": "tools.base",
     "ToolContext": "tools.base",
+    "ToolCrashed": "runtime.errors",
     "ToolError": "runtime.errors",
     "Toolset": "tools.toolset",
     "Trajectory": "runtime.trajectory",
