@@ -14,7 +14,7 @@ from keyeloop.tools.video.wording import clip_text
 
 DEFAULT_FRAMES = 12
 MAX_FRAMES = 48
-KEY_STEP_S = 4.0
+KEY_STEP_S = 10.0
 """Frames this far apart are key frames, which cost the decoding of one frame each, if the video has enough of them."""
 
 SPEC = ToolSpec(

@@ -60,7 +60,7 @@ def main(channel_fd: int) -> None:
         if fd is None:
             raise SystemExit("a request without a file")
         allow_cpu(float(header["cpu_s"]))
-        payload: bytes | bytearray
+        payload: bytes | memoryview
         try:
             if header["op"] == "words beside":
                 reply, payload = _words((subtitle_file(fd),))
@@ -76,7 +76,7 @@ def main(channel_fd: int) -> None:
         send(channel, reply, payload)
 
 
-def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes | bytearray]:
+def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes | memoryview]:
     if header["op"] == "probe":
         if isinstance(reader, StillReader):
             still = {"kind": "image", "width": reader.width, "height": reader.height}
@@ -99,14 +99,14 @@ def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], byt
     look = reader.key_frame if header.get("keys") else reader.shown
     times: list[float] = []
     index: list[int] = []
-    pictures = bytearray()
+    pictures = np.empty((len(header["times"]), height, width, 3), np.uint8)
     for time_s in header["times"]:
         shown = look(time_s)
         if shown.time_s not in times:
+            pictures[len(times)] = reader.picture(shown, region, size)
             times.append(shown.time_s)
-            pictures += reader.picture(shown, region, size).tobytes()
         index.append(times.index(shown.time_s))
-    return {"times": times, "index": index}, pictures
+    return {"times": times, "index": index}, memoryview(pictures[: len(times)]).cast("B")
 
 
 def _words(tracks: tuple[Track, ...]) -> tuple[dict[str, Any], bytes]:

@@ -26,7 +26,7 @@ class WireBroken(Exception):
 
 
 def send(
-    channel: socket.socket, header: dict[str, Any], payload: bytes | bytearray | memoryview = b"", fd: int | None = None
+    channel: socket.socket, header: dict[str, Any], payload: bytes | memoryview = b"", fd: int | None = None
 ) -> None:
     """Send one frame; with ``fd``, a duplicate of that descriptor travels with its first bytes.
 
