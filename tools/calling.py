@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -69,6 +70,8 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 
 def _called(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function itself, or an object's ``__call__``."""
+    while isinstance(function, functools.partial):
+        function = function.func
     return function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import typing
@@ -16,6 +17,8 @@ _HERE = "keyeloop.tools."
 
 def resolve_hints(function: Callable[..., Any], tool: str) -> dict[str, Any]:
     """Hints by the name of their parameter, ``Annotated`` kept. Raises ToolDefinitionError for an unknown name."""
+    while isinstance(function, functools.partial):
+        function = function.func
     target = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     try:
         return typing.get_type_hints(target, include_extras=True)

@@ -157,11 +157,13 @@ def _is_content(value: Any) -> bool:
 
 
 def _pixels(value: Any) -> Pixels | None:
-    """Height x width x 3 of uint8 when the value is a picture: an RGB or RGBA array or a PIL image."""
+    """Height x width x 3 of uint8 when the value is a picture: an RGB, RGBA or grey array, or a PIL image."""
     if type(value).__module__.startswith("PIL.") and hasattr(value, "convert"):
         value = np.asarray(value.convert("RGBA"))
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3 or 0 in value.shape:
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim not in (2, 3) or 0 in value.shape:
         return None
+    if value.ndim == 2:  # shades of grey, if it is no table
+        return np.repeat(value[:, :, None], 3, axis=2) if min(value.shape) >= _MIN_SIDE_PX else None
     if value.shape[2] == 3:
         return value
     if value.shape[2] != 4:

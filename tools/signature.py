@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._name = name
-        self._signature = inspect.signature(function)
+        self._signature = _open_parameters(function)
         hints = resolve_hints(function, name)
         described = read_docstring(function.__doc__).parameters
         self._context_name: str | None = None
@@ -94,6 +95,13 @@ class Signature:
             else:
                 problems.append(f"argument {where!r} of {self._name}: {problem['msg']}, got {problem['input']!r:.200}")
         return "; ".join(problems)
+
+
+def _open_parameters(function: Callable[..., Any]) -> inspect.Signature:
+    """What is left to be given: what a partial holds already is its own business, a key for instance."""
+    signature = inspect.signature(function)
+    held = function.keywords if isinstance(function, functools.partial) else {}
+    return signature.replace(parameters=[one for name, one in signature.parameters.items() if name not in held])
 
 
 class _QuietSchema(GenerateJsonSchema):

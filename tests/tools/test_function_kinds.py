@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -209,6 +210,15 @@ async def test_dataclasses_arrive_as_such(context: ToolContext) -> None:
     assert text == repr(([Point(1)], "here", {}))
     with pytest.raises(ToolError, match=r"points\.0\.x"):
         await mark.call({"points": [{"x": "far"}], "where": "a", "depth": {}}, context)
+
+
+async def test_a_partial_has_what_is_left(context: ToolContext) -> None:
+    made = tool(name="mark_low", description="Mark.")(functools.partial(mark, where="low", depth={}))
+    assert list(made.spec.parameters["properties"]) == ["points"], "what it holds is not told"
+    with pytest.raises(ToolError, match="mark_low has no argument 'where'"):
+        await made.call({"points": [], "where": "high"}, context)
+    (text,) = await texts_of(made, context, points=[{"x": 4}])
+    assert text == repr(([Point(4)], "low", {}))
 
 
 def test_plain_functions_can_be_methods_of_nothing() -> None:

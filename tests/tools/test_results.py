@@ -76,11 +76,28 @@ async def test_plain_results_become_text(context: ToolContext, value: Any, text:
 
 async def test_pictures_take_the_size_the_model_takes_them_in(context: ToolContext) -> None:
     pixels = np.full((50, 100, 3), (200, 30, 10), np.uint8)
-    for value in (pixels, PIL.Image.fromarray(pixels), [pixels]):
+    for value in (
+        pixels,
+        PIL.Image.fromarray(pixels),
+        [pixels],
+        np.dstack([pixels, np.full((50, 100), 255, np.uint8)]),
+    ):
         (part,) = await returning(value).call({}, context)
         assert isinstance(part, Image) and part.view is None
         assert (part.media.width, part.media.height) == (112, 56)
         assert (context.media.pixels(part.media) == (200, 30, 10)).all(), "lossless"
+
+
+async def test_grey_is_a_picture_and_a_small_table_is_not(context: ToolContext) -> None:
+    (part,) = await returning(np.full((56, 84), 7, np.uint8)).call({}, context)
+    assert isinstance(part, Image) and (context.media.pixels(part.media) == 7).all()
+    assert await text_of(returning(np.ones((2, 3), np.uint8)), context) == "[[1, 1, 1], [1, 1, 1]]"
+
+
+async def test_pictures_of_one_result_share_its_budget(context: ToolContext) -> None:
+    parts = await returning([np.zeros((280, 280, 3), np.uint8)] * 4).call({}, context)
+    tokens = [part.media.width * part.media.height // 28**2 for part in parts if isinstance(part, Image)]
+    assert len(tokens) == 4 and 0 < sum(tokens) <= context.visual_budget_tokens
 
 
 async def test_a_large_picture_is_brought_into_the_budget(context: ToolContext) -> None:
