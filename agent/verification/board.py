@@ -60,7 +60,7 @@ class ProbeVideo:
                 return look
 
     def write(self, path: Path) -> None:
-        """Encode it as an ``.mp4`` file."""
+        """Encode it as an ``.mp4`` file of 1280 x 720 pixels. Raises as PyAV does where it cannot be written."""
         encode(self.video, self.atlas, path)
 
     @property
@@ -71,7 +71,7 @@ class ProbeVideo:
         )
 
     def frame(self, time_s: float) -> Pixels:
-        """The picture on screen at a moment, 1280 x 720."""
+        """The picture on screen at a moment: [720, 1280, 3] uint8, RGB."""
         return paint(self.video.scene_at(time_s), self.atlas)
 
     def number_region(self, time_s: float) -> Region:

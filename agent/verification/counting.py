@@ -47,7 +47,7 @@ class Counter:
         self.capabilities: Capabilities = backend.capabilities()
 
     async def findings(self, video: ProbeVideo) -> AsyncIterator[Finding]:
-        """All that counts show; ``tools-live`` comes first."""
+        """All that counts show, ``tools-live`` first. A request that the server refuses is a finding, not an error."""
         question = HISTORY[1]
         bare = await self._count((question,))
         told = await self._count((question,), (TOOL,))
@@ -99,12 +99,12 @@ class Counter:
                       found=counted.problem or f"{counted.tokens} tokens")  # fmt: skip
 
     def _pieces(self, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]) -> int:
-        """As we encode: what comes from outside apart from the template's own text."""
+        """As our own server encodes; see :meth:`keyeloop.model_backend.keye.tokenizer.KeyeTokenizer.lay_out`."""
         assert self._tokenizer is not None
         return len(self._tokenizer.lay_out(render(messages, tools)).ids)
 
     def _whole(self, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]) -> int:
-        """As servers encode: all text at once, so that tokens may cross from one piece to the next."""
+        """As other servers encode: all text at once, replies as well."""
         assert self._tokenizer is not None
         texts = [chunk.text for chunk in render(messages, tools) if not isinstance(chunk, Picture)]
         return len(self._tokenizer.encode("".join(texts), special=True))

@@ -71,7 +71,7 @@ class TokenEstimate:
         self._lock = threading.Lock()
 
     def count(self, request: Request) -> Usage:
-        """``input_tokens`` and ``visual_tokens`` of a request."""
+        """``input_tokens`` and ``visual_tokens`` of a request; the other fields are 0."""
         size = self._size(request)
         with self._lock:
             offset = self._offsets.get(_task(request), 0.0)

@@ -37,7 +37,10 @@ class RequestWriter:
     def body(
         self, request: Request, model: str, form: Form, names: Names, media: MediaStore, *, keep: bool = True
     ) -> bytes:
-        """A request, to be streamed back with its usage. Without ``keep`` its turns will not come again."""
+        """A request as JSON, to be streamed back with its usage. Without ``keep`` its turns will not come again.
+
+        Raises what ``media`` does for a picture that is missing or was changed.
+        """
         sampling = request.sampling
         told: dict[str, Any] = {
             "model": model,

@@ -25,7 +25,7 @@ class Connections:
     """The way to one server, for every event loop its own; it is closed with its loop, or by :meth:`close`."""
 
     def __init__(self, *, tls: bool, proxies: bool, connect_s: float, read_s: float) -> None:
-        """``proxies``: the environment may name one."""
+        """``proxies``: the environment may name one. Time-outs in seconds; ``read_s`` lies between two pieces."""
         self._tls, self._proxies = tls, proxies
         self._extensions = {"timeout": httpx.Timeout(read_s, connect=connect_s).as_dict()}
         self._certificates: ssl.SSLContext | None = None

@@ -60,7 +60,7 @@ class DataLines:
 
 
 async def whole(pieces: AsyncIterable[bytes], where: str, kind: str) -> bytes:
-    """All of a body that is no event stream, within its bound."""
+    """All of a body that is no event stream. Raises BackendError beyond :data:`REPLY_BYTES`."""
     found = bytearray()
     async for piece in pieces:
         found += piece

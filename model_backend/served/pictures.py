@@ -30,7 +30,10 @@ class PictureUrls:
         self._lock = threading.Lock()
 
     def url(self, picture: MediaRef, media: MediaStore) -> bytes:
-        """``data:image/jpeg;base64,...`` of a stored picture; nothing in it needs an escape in JSON."""
+        """``data:image/jpeg;base64,...`` of a stored picture; nothing in it needs an escape in JSON.
+
+        Raises what ``media`` does for a picture that is missing or was changed.
+        """
         with self._lock:
             if picture.sha256 in self._urls:
                 self._urls.move_to_end(picture.sha256)

@@ -36,7 +36,7 @@ GENERATE = "/generate"
 
 @dataclass(frozen=True)
 class Reading:
-    """What the small files of a checkpoint give."""
+    """What the small files of a checkpoint give: its sizes, the layout of prompts, the meaning of tokens."""
 
     config: KeyeConfig
     prompts: NativePrompts
@@ -44,6 +44,10 @@ class Reading:
 
     @staticmethod
     def of(folder: Path) -> Reading:
+        """Read ``config.json`` and ``tokenizer.json``.
+
+        Raises InputError and ConfigError for the first, CheckpointError for the second.
+        """
         tokenizer = KeyeTokenizer(folder / "tokenizer.json")
         words = Words.of(tokenizer, Vocabulary.read(folder / "tokenizer.json"))
         return Reading(KeyeConfig.from_folder(folder), NativePrompts(tokenizer), words)

@@ -38,7 +38,10 @@ def given_key(environment: Mapping[str, str], file: Path | None) -> str | None:
 
 
 def kept_key(folder: Path) -> tuple[str, Path]:
-    """The key of this user's servers and its file, made on first use: 32 random bytes, readable by its owner alone."""
+    """The key of this user's servers and its file, made on first use: 32 random bytes, readable by its owner alone.
+
+    Raises InputError for a file that others can read or that holds no key, OperatorError where none can be written.
+    """
     file = folder / KEY_FILE
     if file.is_file():
         if file.stat().st_mode & 0o077:
@@ -52,7 +55,10 @@ def kept_key(folder: Path) -> tuple[str, Path]:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write ``text`` where only this user can read it; whoever looks sees the old file or the whole new one."""
+    """Write ``text`` where only this user can read it; whoever looks sees the old file or the whole new one.
+
+    OperatorError where it cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = file.with_name(f"{file.name}.{os.getpid()}")
