@@ -17,7 +17,9 @@ from keyeloop.model_backend.keye.positions import rope_positions
 from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
 from keyeloop.model_backend.sglang.plugin.media.expansion import Expanded, expand
-from keyeloop.model_backend.sglang.plugin.media.pictures import Shown, ShownClip
+from keyeloop.model_backend.sglang.plugin.media.fitting import Size
+from keyeloop.model_backend.sglang.plugin.media.shown import Shown, ShownClip
+from keyeloop.runtime.picture import encode_picture
 
 pytestmark = [
     pytest.mark.sglang,
@@ -28,7 +30,7 @@ FOLDER = model_folder(EMBEDDED_MODEL)
 
 
 def shown(level: int) -> Shown:
-    return Shown(torch.from_numpy(np.full((140, 252, 3), level, np.uint8)), bytes([level]) * 32)
+    return Shown(encode_picture(np.full((140, 252, 3), level, np.uint8)), Size(252, 140), "frame", bytes([level]) * 32)
 
 
 def expanded() -> Expanded:
@@ -42,12 +44,15 @@ def expanded() -> Expanded:
 def test_every_picture_is_an_item_with_its_own_value_in_the_cache_key(sglang_here: None) -> None:
     from sglang.srt.managers.schedule_batch import MM_PAD_SHIFT_VALUE, MultimodalProcessorOutput
 
-    from keyeloop.model_backend.sglang.plugin.processors import keye
+    from keyeloop.model_backend.sglang.plugin.media.items import item_of, picture_of
 
     prompt = expanded()
-    items = [keye._item(place) for place in prompt.places]
+    items = [item_of(place) for place in prompt.places]
     assert [item.offsets for item in items] == [[(place.start, place.end)] for place in prompt.places]
-    assert [tuple(item.feature.shape) for item in items] == [(1, 140, 252, 3)] * 3
+    assert [
+        np.array_equal(picture_of(item).pixels(), place.shown.pixels())
+        for item, place in zip(items, prompt.places, strict=True)
+    ] == [True] * 3
     assert len({item.pad_value for item in items}) == len({item.hash for item in items}) == 3
     assert min(item.pad_value for item in items) > 1 << 40  # wide: nothing to collide by chance
     padded = MultimodalProcessorOutput.build_padded_input_ids(prompt.ids, items)
@@ -59,12 +64,13 @@ def test_every_picture_is_an_item_with_its_own_value_in_the_cache_key(sglang_her
 
 
 def test_positions_of_items_are_those_of_the_prompt(sglang_here: None) -> None:
+    from keyeloop.model_backend.sglang.plugin.media.items import item_of
     from keyeloop.model_backend.sglang.plugin.processors import keye
 
     prompt, config = expanded(), KeyeConfig.from_folder(FOLDER)
     processor: Any = keye.KeyeProcessor.__new__(keye.KeyeProcessor)
     processor.keye_tokens, processor._merge = config.tokens, 2
-    items = [keye._item(place) for place in reversed(prompt.places)]
+    items = [item_of(place) for place in reversed(prompt.places)]
     positions, delta = processor.compute_mrope_positions(torch.tensor([prompt.ids]), items)
     wanted, wanted_delta = rope_positions(prompt.ids, [place.grid for place in prompt.places], config.tokens.pictures)
     assert torch.equal(positions, wanted) and delta.tolist() == [[wanted_delta]]

@@ -16,7 +16,7 @@ from typing import Literal
 from keyeloop.model_backend.keye.config import SpecialTokens
 from keyeloop.model_backend.keye.positions import Grid
 from keyeloop.model_backend.sglang.plugin.media.fitting import Size
-from keyeloop.model_backend.sglang.plugin.media.pictures import Shown, ShownClip
+from keyeloop.model_backend.sglang.plugin.media.shown import Shown, ShownClip
 from keyeloop.runtime.errors import InputError
 
 PATCH = 14

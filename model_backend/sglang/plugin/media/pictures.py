@@ -1,4 +1,4 @@
-"""From names to pixels: read where it is allowed, decoded, resized at most once, and kept for the next turn."""
+"""From names to pictures: read where it is allowed, decoded once to be sure of them, and kept for the next turn."""
 
 from __future__ import annotations
 
@@ -10,47 +10,21 @@ from binascii import Error as Base64Error
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-import torch
-from torch import Tensor
-
 from keyeloop.model_backend.keye.cost import VisionLimits
-from keyeloop.model_backend.keye.preprocess import resize
 from keyeloop.model_backend.sglang.plugin.media.asked import Asked, Budget
 from keyeloop.model_backend.sglang.plugin.media.fitting import Size, clip_fit, still_fit
+from keyeloop.model_backend.sglang.plugin.media.shown import Shown, ShownClip
 from keyeloop.model_backend.sglang.plugin.media.store import STORE_VARIABLE, ReferencedStore
 from keyeloop.model_backend.sglang.wire import REFERENCE, ClipFrame, read_clip, referenced
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.picture import Pixels, decode_picture
 
 KEPT_BYTES = 1 << 30
-"""Pixels that are kept between requests; the longest unused go first."""
+"""Picture files that are kept between requests; the longest unused go first."""
 _VALUE = "data:image/"
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture at the size in which the model sees it."""
-
-    pixels: Tensor
-    """[height, width, 3] uint8 RGB; sides are multiples of 28."""
-    identity: bytes
-    """32 bytes that stand for these pixels and for no others."""
-
-    @property
-    def size(self) -> Size:
-        return Size(self.pixels.shape[1], self.pixels.shape[0])
-
-
-@dataclass(frozen=True)
-class ShownClip:
-    """Frames of one size, and their times in seconds."""
-
-    frames: tuple[Shown, ...]
-    times_s: tuple[float, ...]
 
 
 class PictureLoader:
@@ -62,7 +36,7 @@ class PictureLoader:
         self._kept: OrderedDict[tuple[str, Budget | Size, str], Shown] = OrderedDict()
         self._kept_bytes = kept_bytes
         self.held_bytes = 0
-        """Of the pixels that are kept."""
+        """Of the files that are kept."""
         self._lock = threading.Lock()
 
     def load(self, stills: Iterable[Asked], clips: Iterable[Asked]) -> tuple[tuple[Shown, ...], tuple[ShownClip, ...]]:
@@ -72,7 +46,7 @@ class PictureLoader:
         return tuple(_named(f"picture {number}", one.result) for number, one in enumerate(waiting, 1)), shown
 
     def close(self) -> None:
-        """Forget all pixels and end the threads."""
+        """Forget all pictures and end the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._kept.clear()
 
@@ -105,24 +79,23 @@ class PictureLoader:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        pixels = decode_picture(data or self._bytes(url))
-        size = _size(pixels)
+        data = data or self._bytes(url)
+        size = _size(decode_picture(data))
         if source is not None and size != source:
             raise InputError(f"{size.width}x{size.height} pixels, where the clip's first is "
                              f"{source.width}x{source.height}: frames of a clip have one size")  # fmt: skip
         target = fit if isinstance(fit, Size) else still_fit(size, fit, self._limits)
         resampled = "" if target == size else kind
         told = f"keyeloop picture {digest} {target.width}x{target.height} {resampled}"
-        fitted = torch.from_numpy(resize(pixels, target.width, target.height, kind))
-        return self._keep(key, Shown(fitted, hashlib.sha256(told.encode()).digest()))
+        return self._keep(key, Shown(data, target, kind, hashlib.sha256(told.encode()).digest()))
 
     def _keep(self, key: tuple[str, Budget | Size, str], shown: Shown) -> Shown:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = shown
-                self.held_bytes += shown.pixels.nbytes
+                self.held_bytes += len(shown.data)
             while self.held_bytes > self._kept_bytes and self._kept:
-                self.held_bytes -= self._kept.popitem(last=False)[1].pixels.nbytes
+                self.held_bytes -= len(self._kept.popitem(last=False)[1].data)
         return shown
 
     def _bytes(self, url: str) -> bytes:

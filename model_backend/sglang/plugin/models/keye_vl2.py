@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from sglang.srt.layers.logits_processor import LogitsProcessor
 from sglang.srt.layers.vocab_parallel_embedding import ParallelLMHead
@@ -19,7 +22,8 @@ from keyeloop.model_backend.sglang.plugin.config import keye_config
 from keyeloop.model_backend.sglang.plugin.encoding_time import EncodingTime
 from keyeloop.model_backend.sglang.plugin.layers import ServedDecoder
 from keyeloop.model_backend.sglang.plugin.loading import load
-from keyeloop.runtime.errors import InputError
+from keyeloop.model_backend.sglang.plugin.media.items import picture_of
+from keyeloop.model_backend.sglang.plugin.media.shown import Shown
 
 
 class KeyeVL2MoeForConditionalGeneration(nn.Module):
@@ -37,6 +41,7 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
         self.logits_processor = LogitsProcessor(config)
         self.weights_from = "nothing yet"
         self.encoding = EncodingTime()
+        self.decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="keyeloop-decoding")
 
     def forward(self, input_ids: Tensor, positions: Tensor, forward_batch: Any, **_: Any) -> Any:
         """Logits of a batch; picture tokens are replaced by features on the way."""
@@ -55,45 +60,34 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
         return MultiModalityDataPaddingPatternMultimodalTokens().pad_input_tokens(input_ids, mm_inputs)
 
     def get_image_feature(self, items: Sequence[Any]) -> Tensor:
-        """Features [tokens, hidden] of stills, in order; each item holds [n, H, W, 3] uint8 pixels."""
-        return self.encode([item.feature for item in items])
+        """Features [tokens, hidden] of stills, in order."""
+        return self.encode([picture_of(item) for item in items])
 
     def get_video_feature(self, items: Sequence[Any]) -> Tensor:
         """The same for frames of videos: a frame is a picture of its own."""
-        return self.encode([item.feature for item in items])
+        return self.encode([picture_of(item) for item in items])
 
-    def encode(self, stacks: Sequence[Tensor]) -> Tensor:
-        """Features [all tokens, hidden] of stacks of pictures [n, H, W, 3] uint8 RGB, sides multiples of 28.
+    def encode(self, pictures: Sequence[Shown]) -> Tensor:
+        """Features [all tokens, hidden] of pictures, in order.
 
-        Pictures of one size pass the tower together, at most 8,192 patches at once; they never see each other. Raises
-        InputError for another shape or type.
+        Pictures of one size pass the tower together, at most 8,192 patches at once; they never see each other.
         """
         device, dtype = self.mlp_AR.linear_1.weight.device, self.mlp_AR.linear_1.weight.dtype
-        pictures = [picture for stack in stacks for picture in self._checked(stack)]
         found: list[Tensor | None] = [None] * len(pictures)
-        sizes = [tuple(picture.shape[:2]) for picture in pictures]
         side = self.keye.vision.patch_size
         with self.encoding.of(len(pictures), device):
-            for height, width in dict.fromkeys(sizes):
-                grid = (height // side, width // side)
-                members = [number for number, size in enumerate(sizes) if size == (height, width)]
+            for size in dict.fromkeys(picture.size for picture in pictures):
+                grid = (size.height // side, size.width // side)
+                members = [number for number, picture in enumerate(pictures) if picture.size == size]
                 together = max(1, PATCHES_AT_ONCE // (grid[0] * grid[1]))
                 for first in range(0, len(members), together):
                     batch = members[first : first + together]
-                    pixels = torch.stack([pictures[number] for number in batch]).to(device, non_blocking=True)
+                    decoded = np.stack(list(self.decoders.map(Shown.pixels, (pictures[number] for number in batch))))
+                    pixels = torch.from_numpy(decoded).to(device, non_blocking=True)
                     features = self.mlp_AR(self.visual(patches_of(pixels, self.keye.vision, dtype), *grid), *grid)
                     for number, feature in zip(batch, features, strict=True):
                         found[number] = feature
             return torch.cat([feature for feature in found if feature is not None])
-
-    def _checked(self, stack: Tensor) -> Tensor:
-        side = self.keye.vision.patch_size * self.keye.vision.spatial_merge_size
-        if stack.ndim != 4 or stack.shape[3] != 3 or stack.dtype != torch.uint8 or stack.shape[1] % side or (
-            stack.shape[2] % side
-        ):  # fmt: skip
-            raise InputError(f"pictures must be [n, height, width, 3] uint8 with sides that are multiples of {side}, "
-                             f"are {list(stack.shape)} {stack.dtype}")  # fmt: skip
-        return stack
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load a checkpoint by its published names; see :func:`loading.load`."""

@@ -1,8 +1,8 @@
 """SGLang's multimodal processor for Keye: token ids and pictures in, what the scheduler needs out.
 
 It runs in the process that serves HTTP, where it also takes over how a chat request is rendered. Every picture, a
-still or a frame, is an item of its own: its feature is uint8 pixels [1, height, width, 3], from which the model makes
-patches on its device, and its hash is made of the picture's bytes and size. So frames are cached one by one, a clip
+still or a frame, is an item of its own: its feature is the picture's file, which the model decodes and cuts in patches
+when it needs them, and its hash is made of the picture's bytes and size. So frames are cached one by one, a clip
 that shares frames with another shares their features, and prompts that differ in a picture never share keys and values
 (the times stand before each frame as text, in the token ids themselves).
 """
@@ -18,12 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sglang.srt.managers.schedule_batch import (
-    MM_PAD_SHIFT_VALUE,
-    Modality,
-    MultimodalDataItem,
-    MultimodalProcessorOutput,
-)
+from sglang.srt.managers.schedule_batch import MultimodalProcessorOutput
 from sglang.srt.multimodal.processors.base_processor import BaseMultimodalProcessor
 
 from keyeloop.model_backend.keye.positions import Grid, rope_positions
@@ -33,13 +28,13 @@ from keyeloop.model_backend.sglang.plugin import ARCHITECTURE
 from keyeloop.model_backend.sglang.plugin.config import keye_config
 from keyeloop.model_backend.sglang.plugin.media.asked import asked_of
 from keyeloop.model_backend.sglang.plugin.media.chat import take_over_chat
-from keyeloop.model_backend.sglang.plugin.media.expansion import Place, expand
+from keyeloop.model_backend.sglang.plugin.media.expansion import expand
+from keyeloop.model_backend.sglang.plugin.media.items import grid_of, item_of
 from keyeloop.model_backend.sglang.plugin.media.pictures import PictureLoader
 from keyeloop.model_backend.sglang.plugin.media.refusing import require_refusals
 from keyeloop.model_backend.sglang.plugin.media.store import ReferencedStore
 from keyeloop.runtime.errors import KeyeloopError
 
-_WIDE = (1 << 61) - 1
 logger = logging.getLogger(__name__)
 
 
@@ -87,7 +82,7 @@ class KeyeProcessor(BaseMultimodalProcessor):  # type: ignore[misc]
             positions, delta = self._positions(expanded.ids, [place.grid for place in expanded.places])
         except KeyeloopError as error:
             raise ValueError(str(error)) from None
-        items = [_item(place) for place in expanded.places]
+        items = [item_of(place) for place in expanded.places]
         if items:
             logger.info("%d pictures loaded in %.3f s, %d tokens laid out in %.3f s",
                         len(items), loaded_s - began_s, len(expanded.ids), time.perf_counter() - loaded_s)  # fmt: skip
@@ -116,27 +111,3 @@ def tokenizer_file(tokenizer: Any, hf_config: Any) -> Path:
     places = (getattr(tokenizer, "name_or_path", ""), getattr(hf_config, "_name_or_path", ""))
     files = [Path(place) / "tokenizer.json" for place in places if place]
     return next((file for file in files if file.is_file()), files[0] if files else Path("tokenizer.json"))
-
-
-def grid_of(item: Any) -> Grid:
-    """(1, rows, columns) in patches of an item of this processor."""
-    name = "image_grid_thw" if item.modality == Modality.IMAGE else "video_grid_thw"
-    frames, rows, columns = getattr(item, name).flatten().tolist()
-    return int(frames), int(rows), int(columns)
-
-
-def _item(place: Place) -> MultimodalDataItem:
-    still = place.kind == "image"
-    item = MultimodalDataItem(
-        modality=Modality.IMAGE if still else Modality.VIDEO,
-        offsets=[(place.start, place.end)],
-        feature=place.shown.pixels.unsqueeze(0),
-        model_specific_data={"image_grid_thw" if still else "video_grid_thw": torch.tensor([place.grid])},
-    )
-    if hasattr(item, "set_identity"):
-        item.set_identity(place.shown.identity)
-    else:  # 0.5.17 keeps 30 bits of a hash in the radix key, too few to tell many pictures apart
-        number = int.from_bytes(place.shown.identity[:8], "big")
-        item.set_hash(number)
-        item.pad_value = MM_PAD_SHIFT_VALUE + (number & _WIDE)
-    return item
