@@ -11,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from keyeloop.agent.viewer.comparison import compare
+from keyeloop.agent.viewer.comparison import lay_beside
 from keyeloop.agent.viewer.environment import build_environment
 from keyeloop.agent.viewer.filters import ORDERS, PAGE_ROWS, Filter, Totals
 from keyeloop.agent.viewer.library import Library
@@ -127,7 +127,7 @@ class Pages:
                 return Markup(self.render("steps.html", views=[view], **given))
 
             sides.append({"opened": opened, "step": step, "picture": given["picture"], "url": run_url(opened.name)})
-        return self.render("compare.html", sides=sides, found=compare(left, right), event_url=None)
+        return self.render("compare.html", sides=sides, found=lay_beside(left, right), event_url=None)
 
     def problem(self, title: str, text: str) -> str:
         """A page that says what is wrong."""

@@ -183,7 +183,7 @@ def test_the_first_difference_of_two_runs_is_marked_with_its_frames(browser: Any
             page.check(f'input[value="{name}"]')
         page.click("button.compare")
         page.wait_for_url("**/compare?*")
-        assert "They part in step 1: reply" in page.locator(".verdict").inner_text()
+        assert "They part in step 1: thinking" in page.locator(".verdict").inner_text()
         assert "clip_video" in page.locator("#first .pair").inner_text()
         frames = page.locator("#first .frames")
         assert frames.count() >= 2

@@ -108,7 +108,7 @@ async def test_steps_events_and_words_are_found(viewer: httpx.AsyncClient) -> No
 
 async def test_two_runs_part_where_they_do(viewer: httpx.AsyncClient) -> None:
     text = await page(viewer, "/compare?run=looking&run=twin")
-    assert "They part in step 3: reply" in text
+    assert "They part in step 3: reply" in text and text.count('class="row first"') == 1
     assert (
         "<del>It is written there [z1 100,100,500,500] and [f3].</del>" in text and "<ins>Nothing [f3].</ins>" in text
     )
