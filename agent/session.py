@@ -93,6 +93,8 @@ class Session:
         if self.schedules:
             watched = await watch_videos(self.task, self.schedules, self.decoder, self.runs / run_id, emit)
         with self._journal(run_id) as journal:
+            for holder in (self.backend, *self.tools):
+                journal.conceal(getattr(holder, "secrets", ()))
             tool_context = self._tool_context(journal, clock)
             backend: ModelBackend = self.backend
 

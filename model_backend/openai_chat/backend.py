@@ -96,6 +96,11 @@ class OpenAIChat:
         self._reasoning_field: str | None = None
         self._opens_thinking = False
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Its key: no record holds it."""
+        return self._sender.secrets
+
     def capabilities(self) -> Capabilities:
         """What the server says of its model; the first call asks it, and blocks. See :mod:`.probing`."""
         return self._model.answer().capabilities

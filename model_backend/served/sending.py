@@ -74,6 +74,8 @@ class Sender:
         if key is not None and (not key.isascii() or not key.isprintable()):
             raise ConfigError("KEYELOOP_API_KEY holds characters that no key has: a line break, or not ASCII")
         self.where = base
+        self.secrets: tuple[str, ...] = () if key is None else (key,)
+        """What no record may hold."""
         self._key, self._kind = key, kind
         self._timeouts, self._tries = timeouts, tries
         self._connections = Connections(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import FORMAT, Event, QuestionAsked, RequestSent, RunEnded, RunStart, event_to_line
 from keyeloop.runtime.journal.chunks import Chunks, lock
+from keyeloop.runtime.journal.concealing import Concealer, environment_secrets
 from keyeloop.runtime.journal.layout import JOURNAL, run_media
 from keyeloop.runtime.journal.lines import sealed
 from keyeloop.runtime.journal.migration import format_of
@@ -30,6 +32,7 @@ class Journal:
         self.folder = folder
         self.media = run_media(folder)
         self._clock, self._chunks, self._next_seq, self._totals = clock, chunks, next_seq, totals
+        self._concealer = Concealer(environment_secrets())
         self._syncing: ThreadPoolExecutor | None = None
         self._synced: Future[None] | None = None
 
@@ -72,6 +75,10 @@ class Journal:
             file.close()
             raise
 
+    def conceal(self, secrets: Iterable[str]) -> None:
+        """Never write these values; those of the environment's keys and passwords never are."""
+        self._concealer.add(secrets)
+
     def append(self, event: Event) -> Event:
         """Number and date the event, write it, and return it so: a process that is killed loses no event.
 
@@ -91,7 +98,7 @@ class Journal:
         if isinstance(stamped, RunEnded):
             stamped = stamped.model_copy(update={"so_far": so_far})
         try:
-            self._chunks.write(sealed(event_to_line(stamped)))
+            self._chunks.write(sealed(self._concealer.conceal(event_to_line(stamped))))
             self._sync(event)
         except OSError as error:
             self._totals.now = before

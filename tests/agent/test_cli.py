@@ -21,7 +21,7 @@ from keyeloop.agent.cli import main
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.trajectory import Trajectory
-from tests.agent.test_record import hanging_run, heed_ctrl_c
+from tests.agent.test_record import heed_ctrl_c
 from tests.tools.moving_pictures import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,22 +140,6 @@ def test_show_tells_a_whole_run(recorded: Path, capsys: pytest.CaptureFixture[st
     assert "    0:00:00.400 to 0:00:00.800 (2 views)" in lines
     assert lines[-1].startswith("answered: 3 steps, ")
     assert keyeloop("show", recorded / "journal.jsonl") == 0
-
-
-def test_show_reads_a_killed_run_up_to_the_step_in_flight(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    process = hanging_run(place / "killed")
-    process.kill()
-    process.communicate()
-    (run,) = (place / "killed").glob("[!.]*")
-    assert keyeloop("show", run) == 0
-    shown = capsys.readouterr().out
-    assert "   → look(at_s=7)\n   ← f1 at 7.0 s + 1 picture" in shown
-    assert "   → add(a=1, b=2)\n   ← 3 " in shown
-    assert " 3 asked with " in shown and "no reply is recorded" in shown
-    assert "in flight: the record has no end" in shown.splitlines()[-1]
-    with (run / "journal.jsonl").open("ab") as journal:
-        journal.write(b'{"seq": 9, "kind": "repl')
-    assert keyeloop("show", run) == 0
 
 
 def audio_only(path: Path) -> None:

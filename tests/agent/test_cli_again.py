@@ -15,6 +15,7 @@ from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.trajectory import Trajectory
 from tests.agent.cut_runs import cut, told
 from tests.agent.test_cli import SECOND, TOOLS_PY, keyeloop
+from tests.agent.test_record import hanging_run
 from tests.tools.moving_pictures import write_video
 
 SCRIPT: list[Script] = [
@@ -124,3 +125,19 @@ def test_records_are_checked_packed_and_cleaned_up(whole: Path, capsys: pytest.C
     assert keyeloop("journal", "gc") == 0 and "4 files removed" in capsys.readouterr().out
     assert keyeloop("journal", "schema") == 0
     assert json.loads(capsys.readouterr().out)["discriminator"]["propertyName"] == "kind"
+
+
+def test_show_reads_a_killed_run_up_to_the_step_in_flight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    process = hanging_run(tmp_path / "killed")
+    process.kill()
+    process.communicate()
+    (run,) = (tmp_path / "killed").glob("[!.]*")
+    assert keyeloop("show", run) == 0
+    shown = capsys.readouterr().out
+    assert "   → look(at_s=7)\n   ← f1 at 7.0 s + 1 picture" in shown
+    assert "   → add(a=1, b=2)\n   ← 3 " in shown
+    assert " 3 asked with " in shown and "no reply is recorded" in shown
+    assert "in flight: the record has no end" in shown.splitlines()[-1]
+    with (run / "journal.jsonl").open("ab") as journal:
+        journal.write(b'{"seq": 9, "kind": "repl')
+    assert keyeloop("show", run) == 0

@@ -57,6 +57,13 @@ class McpServer:
         self._letting_go: weakref.finalize[Any, Any] | None = None
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values of headers, also behind ``Bearer``, and of the added environment that are long enough to be keys."""
+        values = [*(self._headers or {}).values(), *(self._environment or {}).values()]
+        words = [word for value in values for word in (value, *value.split())]
+        return tuple(word for word in words if len(word) >= 12 and not word.startswith("/"))
+
+    @property
     def tools(self) -> Toolset:
         """Its tools as ours; connects where it is not. Raises OperatorError where no server answers."""
         return Toolset(McpTool(self, offered, self._timeout_s) for offered in self.connect().tools)
@@ -124,6 +131,11 @@ class McpTool:
         told = compact({key: value for key, value in offered.input_schema.items() if key != "$schema"})
         self.spec = ToolSpec(_tool_name(offered.name), (offered.description or offered.title or "").strip(), told)
         self.timeout_s = timeout_s
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What its server was given to know us by: no record holds it."""
+        return self._server.secrets
 
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
         """Call it at its server. Raises ToolError for an error that the server reports."""

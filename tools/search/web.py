@@ -51,6 +51,11 @@ class WebSearch:
         self._tool = tool(name="web_search", timeout_s=TIMEOUT_S, in_order=False)(self._search)
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Keys of its providers: no record holds them."""
+        return tuple(key for one in self.providers if (key := getattr(one, "_key", "")))
+
+    @property
     def spec(self) -> ToolSpec:
         """Name, description and JSON schema, as the model is told."""
         return self._tool.spec

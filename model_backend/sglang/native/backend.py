@@ -104,6 +104,11 @@ class SGLangNative:
         self._model = AskedOnce(self._meet)
         self._reading: Reading | None = None
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Its key: no record holds it."""
+        return self._sender.secrets
+
     def capabilities(self) -> Capabilities:
         """Native clips, pictures inside tool turns. The first call asks the server, and blocks."""
         return self._model.answer().capabilities
