@@ -14,7 +14,6 @@ import av
 import numpy as np
 import pytest
 
-from keyeloop import __version__
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.builtin import builtin_tools
 from keyeloop.agent.cli import main
@@ -90,12 +89,6 @@ def keyeloop(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     return int(left.value.code or 0)
-
-
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0 and capsys.readouterr().out == f"keyeloop {__version__}\n"
 
 
 def test_run_ends_with_one_json_object(recorded: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
