@@ -19,6 +19,8 @@ from keyeloop.runtime.content import MalformedCall
 _FENCED = re.compile(r"```[a-z]*\s(?P<inside>.*?)\s*```", re.DOTALL)
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
+MAX_RESCUES = 24
+"""Open quotes within open quotes, after which no more is looked for."""
 _TAGS = re.compile(f"{CALL_OPEN}|{CALL_CLOSE}")
 
 Kind = Literal["reasoning", "text", "tool_call"]
@@ -182,14 +184,19 @@ def parse_reply(raw: str, opened_thinking: bool = True, cut: bool = False) -> Pa
     return ParsedReply(reasoning, text, tuple(calls), tuple(malformed))
 
 
-def _calls_of(body: str) -> list[ParsedCall | MalformedCall]:
+def _calls_of(body: str, depth: int = 0) -> list[ParsedCall | MalformedCall]:
     """The call of a body; where that is broken, also the sound calls that its open quotes have swallowed."""
     whole = parse_call(body)
-    if isinstance(whole, ParsedCall) or not any(tag in body for tag in (CALL_OPEN, CALL_CLOSE)):
+    tag = None if isinstance(whole, ParsedCall) else _TAGS.search(body)
+    if tag is None or depth == MAX_RESCUES:
         return [whole]
-    first, *others = _TAGS.split(body)
-    sound = [call for other in others if isinstance(call := parse_call(other), ParsedCall)]
-    return [parse_call(first), *sound] if sound else [whole]
+    parser = StreamParser(opened_thinking=False)
+    parser.feed(body[tag.start() :])
+    parser.finish()
+    swallowed = [call for inner in parser.bodies for call in _calls_of(inner, depth + 1)]
+    if not any(isinstance(call, ParsedCall) for call in swallowed):
+        return [whole]
+    return [parse_call(body[: tag.start()]), *swallowed]
 
 
 def parse_call(body: str) -> ParsedCall | MalformedCall:

@@ -122,11 +122,23 @@ def test_any_body_is_a_call_or_says_what_to_correct(body: str) -> None:
     [
         '{"name": "zoom}</tool_call><tool_call>{"name": "a", "arguments": {"x": 1}}',
         '{"name": "zoom", "arguments": {"view": "f1}}<tool_call>{"name": "a", "arguments": {"x": 1}}',
+        '{"</tool_call><tool_call>\n{"name": "a", "arguments": {"x": 1}}\n',
     ],
 )
 def test_an_open_quote_does_not_swallow_the_next_call_on_its_line(body: str) -> None:
     reply = parse_reply(f"</think><tool_call>{body}</tool_call>")
     assert reply.calls == (ParsedCall("a", {"x": 1}),) and len(reply.malformed) == 1
+
+
+def test_a_sound_call_that_was_swallowed_may_hold_tags_itself() -> None:
+    reply = parse_reply(
+        '</think><tool_call>{"</tool_call><tool_call>\n{"name": "a", "arguments": {"x": "<tool_call>"}}\n</tool_call>'
+    )
+    assert reply.calls == (ParsedCall("a", {"x": "<tool_call>"}),) and len(reply.malformed) == 1
+
+
+def test_many_open_quotes_come_to_an_end() -> None:
+    assert parse_reply("</think>" + '<tool_call>{"' * 20_000).malformed
 
 
 def test_the_same_key_twice_is_asked_about_unless_it_says_the_same() -> None:
