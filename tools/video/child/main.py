@@ -106,7 +106,7 @@ def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], byt
             pictures[len(times)] = reader.picture(shown, region, size)
             times.append(shown.time_s)
         index.append(times.index(shown.time_s))
-    return {"times": times, "index": index}, memoryview(pictures[: len(times)]).cast("B")
+    return {"times": times, "index": index}, pictures[: len(times)].data.cast("B")
 
 
 def _words(tracks: tuple[Track, ...]) -> tuple[dict[str, Any], bytes]:
