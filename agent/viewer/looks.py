@@ -92,7 +92,7 @@ def looks_of(run: Trajectory) -> tuple[Look, ...]:
 
 def strips_of(run: Trajectory, looks: tuple[Look, ...]) -> tuple[Strip, ...]:
     """A strip for each declared source; an image has its looks and no place in time."""
-    cited = run.citations
+    cited = tuple(citation for asked in run.exchanges if asked.end for citation in asked.end.citations)
     return tuple(_strip(source, looks, cited) for source in run.start.inputs)
 
 

@@ -78,7 +78,7 @@ class StepView:
     step: Step
     exchange: Exchange
     opens: bool
-    """The first step of a later question."""
+    """The first step of one of several questions."""
     closes: bool
     """The last step of a question that another follows."""
     reasoning: Shown
@@ -129,7 +129,7 @@ def _view(exchange: Exchange, step: Step, most_tokens: int, opened: OpenedRun) -
     return StepView(
         step=step,
         exchange=exchange,
-        opens=exchange.number > 1 and step is exchange.steps[0],
+        opens=several and step is exchange.steps[0],
         closes=several and exchange is not opened.run.exchanges[-1] and step is exchange.steps[-1],
         reasoning=shown(message.reasoning if message else ""),
         text=shown(_text(parts)),
