@@ -12,7 +12,7 @@ from keyeloop.sandbox.frames import FramePipe
 from keyeloop.sandbox.results import Isolation
 from keyeloop.sandbox.spec import OUTPUTS, WORK, Limits, SandboxSpec
 
-CONFIRM_S: Final = 3.0
+CONFIRM_S: Final = 10.0
 """For the worker to hand over a file before any code has run."""
 
 BOOT: Final = """

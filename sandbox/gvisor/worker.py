@@ -29,6 +29,8 @@ from keyeloop.sandbox.running import frame_pipe, read_before_code
 from keyeloop.sandbox.spec import SandboxSpec
 
 END_S: Final = 3.0
+CONTROL_S: Final = 10.0
+"""For one command of ``runsc``, on a machine that others use too."""
 _ENTER: Final = 'read _ < "/dev/fd/$1"; shift; exec "$@"'
 """Waits until the host has put the process into its control group: what it starts is born inside."""
 
@@ -169,10 +171,15 @@ class RunscWorker:
 
     def _sentry(self) -> int:
         """The number of gVisor's own process."""
-        return int(json.loads(self._control("state", self._name))["pid"])
+        try:
+            return int(json.loads(self._control("state", self._name))["pid"])
+        except (ValueError, KeyError) as error:
+            raise SandboxError("the runsc sandbox cannot be checked: runsc does not tell its process") from error
 
     def _control(self, *arguments: str) -> str:
         command = [str(self._runsc), "--root", str(self._folder / "state"), *arguments]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            return subprocess.run(command, capture_output=True, text=True, timeout=END_S, env={}, check=False).stdout
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=CONTROL_S, env={}, check=False
+            ).stdout
         return ""
