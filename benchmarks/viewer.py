@@ -71,7 +71,7 @@ def write_long(folder: Path, events: int, frames: int) -> None:
             usage = Usage(1000 + 20 * turn, 900 + 20 * turn, 40, 60, 30)
             parts: list[Text | Image] = [Text(f"video-1: f{turn} at {turn:.1f} s. " * 4)]
             if turn <= frames:
-                media = journal.media.put_image(np.roll(picture, turn, axis=0))
+                media = journal.media.put_image(np.roll(picture, (turn, turn // HEIGHT), axis=(0, 1)))
                 at_s = turn * LENGTH_S / (frames + 1)
                 parts.append(Image(media, View(f"f{turn}", "video-1", source.sha256, at_s, whole)))
             journal.append(RequestSent(turn=turn, messages=2 * turn, input_tokens=usage.input_tokens))

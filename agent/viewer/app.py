@@ -21,6 +21,7 @@ from keyeloop.agent.viewer.opened import OpenedRun, OpenedRuns
 from keyeloop.agent.viewer.pages import SMALL_PX, Pages, run_url
 from keyeloop.agent.viewer.pictures import small_picture
 from keyeloop.agent.viewer.sources import find_source, may_be_found
+from keyeloop.agent.viewer.timeline import CHUNK_STEPS
 from keyeloop.runtime.errors import KeyeloopError
 from keyeloop.runtime.events import event_to_line
 from keyeloop.runtime.picture import read_header
@@ -33,6 +34,8 @@ STATIC = {
 }
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 """For what is found by its content."""
+MOST_STEPS = 1000
+"""Of one answer."""
 FRESH = {"cache-control": "no-cache"}
 
 
@@ -98,7 +101,9 @@ class _Shelf:
 
     def steps(self, request: Request) -> Response:
         """Some steps of a run."""
-        return HTMLResponse(self._pages.steps(self._open(request), _number(request, "first")), headers=FRESH)
+        count = min(_number(request, "count") or CHUNK_STEPS, MOST_STEPS)
+        text = self._pages.steps(self._open(request), _number(request, "first"), count)
+        return HTMLResponse(text, headers=FRESH)
 
     def tail(self, request: Request) -> Response:
         """What has changed behind event ``after``: the steps from the one on that was last, head and strips."""

@@ -98,6 +98,7 @@ async def test_the_source_comes_in_pieces(viewer: httpx.AsyncClient) -> None:
 
 async def test_steps_events_and_words_are_found(viewer: httpx.AsyncClient) -> None:
     assert re.findall(r'id="step-(\d+)"', await page(viewer, "/run/looking/-/steps?first=1")) == ["2", "3"]
+    assert re.findall(r'id="step-(\d+)"', await page(viewer, "/run/looking/-/steps?first=1&count=1")) == ["2"]
     event = json.loads(await page(viewer, "/run/looking/-/event/0"))
     assert event["kind"] == "run_start" and event["question"] == "What is written on the board?"
     await page(viewer, "/run/looking/-/event/999", 404)

@@ -163,7 +163,8 @@
   const load = async (chunk) => {
     if (!chunk.hasAttribute("data-wanted") || !base) return;
     chunk.removeAttribute("data-wanted");
-    const answer = await fetch(`${base}/steps?first=${chunk.dataset.first}`).catch(() => null);
+    const [from, to] = chunk.dataset.turns.split(" ").map(Number);
+    const answer = await fetch(`${base}/steps?first=${chunk.dataset.first}&count=${to - from + 1}`).catch(() => null);
     if (answer?.ok) chunk.innerHTML = await answer.text(); else chunk.setAttribute("data-wanted", "");
   };
   const near = new IntersectionObserver((entries) => {
