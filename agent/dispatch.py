@@ -135,8 +135,8 @@ class Dispatcher:
             if (getattr(tool, "on_crash", None) or self._on_crash) == "continue":
                 return result, None
             crash = ToolCrashed(
-                f"tool {call.name!r} raised {what} (its traceback is in the record; for errors that the model shall "
-                "read raise ToolError, and on_crash='continue' goes on after any)"
+                f"tool {call.name!r} raised {what}; the record has its traceback (a ToolError is told to the model, "
+                "on_crash='continue' tells any)"
             )
             crash.__cause__ = error
             return result, crash
