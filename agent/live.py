@@ -89,7 +89,7 @@ class LiveView:
                 self._part = progress.done / progress.total if progress.done and progress.total else None
             case RunStart():
                 self._part = None
-                self.run = self._runs / event.run_id
+                self.run = self.run or self._runs / event.run_id
                 self._line(f"{event.model} · {self.run}", "bold")
                 for source in event.inputs:
                     self._line(source_words(source), "dim")

@@ -1,7 +1,7 @@
 """What a record costs: an event at any length, a run of a gigabyte listed and read, thousands of runs listed, bytes.
 
-Writes a run of 10,000 events with 2,000 720p frames (noise over a picture, about half a megabyte each), a folder of
-5,000 small runs, and one run that shows twenty 720p frames twenty times. Needs about 1.2 GB of disk while it runs.
+Writes a run of 10,000 events with 2,000 720p frames (noise, more than a megabyte each), a folder of 5,000 small runs,
+and one run that shows twenty 720p frames twenty times. Needs about 3.5 GB of disk while it runs.
 Run ``python benchmarks/journal.py`` from the repository; writes ``benchmarks/results/journal.json``.
 """
 

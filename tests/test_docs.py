@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "at_least"), [("using.md", 5), ("quickstart.md", 1), ("tools.md", 6), ("video.md", 2)])
+@pytest.mark.parametrize(
+    ("page", "at_least"),
+    [("using.md", 5), ("quickstart.md", 1), ("tools.md", 6), ("video.md", 2), ("trajectories.md", 1)],
+)
 def test_the_page_runs_as_written(page: str, at_least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     shutil.copy(ROOT / "tools" / "demo_video" / "board.mp4", tmp_path)
