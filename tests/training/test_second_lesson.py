@@ -127,7 +127,7 @@ def test_the_bundled_documents_are_what_their_seed_makes_and_are_found(tmp_path:
 def test_the_source_draws_both_lessons_into_rows_of_their_length(tmp_path: Path) -> None:
     supply = SecondSource(ATLAS)
     drawn = [supply.make(random.Random(seed), 1.0).family for seed in range(150)]
-    assert set(drawn) == set(EVERY) and 40 <= sum(family in SECOND for family in drawn) <= 80
+    assert set(drawn) == set(EVERY) and 50 <= sum(family in SECOND for family in drawn) <= 100
     assert longer(Buckets()).main == (*Buckets().main, (1408, 65), (2048, 45))
     buckets = Buckets(
         main=((720, 40), (LENGTHS[0], 40), (LENGTHS[1], 2)), reader=(112, 2), frame_chunk=4, mixed_chunk=2

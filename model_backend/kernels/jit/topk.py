@@ -61,21 +61,11 @@ def _choose_gated(scores: Tensor, positions: Tensor, topk: int, room: int, out: 
     gate.set_gates[(rows,)](scores, positions, gates, stride, topk, room, room, num_warps=min(16, room // 512))
     if splits > 1:
         gate.count_passing[(rows, splits)](scores, positions, gates, tallies, stride, topk, BLOCK, num_warps=8)
+    block, warps = (BLOCK, 8) if splits > 1 else (BLOCK // 2, 4)
     gate.gather_passing[(rows, splits)](
-        scores,
-        positions,
-        gates,
-        tallies,
-        passing,
-        passed,
-        stride,
-        topk,
-        room,
-        splits > 1,
-        MOST_SPLITS,
-        BLOCK,
-        num_warps=8,
-    )
+        scores, positions, gates, tallies, passing, passed, stride, topk, room, splits > 1, MOST_SPLITS, block,
+        num_warps=warps,
+    )  # fmt: skip
     _choose(scores, positions, passing, passed, topk, out, room, everything=False)
     return passed
 

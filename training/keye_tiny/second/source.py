@@ -15,9 +15,9 @@ from training.keye_tiny.second.lesson import EVERY, SECOND, teach
 from training.keye_tiny.source import BoardSource
 from training.keye_tiny.supply import Buckets
 
-SHARE = 0.45
+SHARE = 0.5
 """Part of the trajectories that are of the second lesson."""
-SHARES = (5, 4, 3)
+SHARES = (9, 3, 3)
 """How often each of its families is drawn, in the order of ``SECOND``."""
 LENGTHS = (1408, 2048)
 """Tokens of the rows that the second lesson adds; what is longer than the last is dropped."""

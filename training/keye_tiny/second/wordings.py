@@ -43,12 +43,19 @@ POINTED = (
     "we see {a_name} on the board {when}. {ask}", "go to {when}: {a_name} is on the board. {ask}",
     "on the board {when} is {a_name}. {ask}", "about the {kind} named {when}: {ask}", "{ask} I mean {thing}.",
     "{ask} The {kind} is the one named {when}.", "for {thing}: {ask}", "as for {thing}, {ask}",
+    "{when} one reads {a_name} on the board. {ask}", "{a_name} is to be seen on the board {when}. {ask}",
+    "{when} {a_name} is up on the board. {ask}",
+    "you find {a_name} on the board {when}. {ask}", "{a_name} was put on the board {when}. {ask}",
 )  # fmt: skip
 """Two parts: where the thing is named, and what is asked of it."""
 OF_IT = (
     "what is the {noun} of {it}?", "what is its {noun}?", "{verb} its {noun}{end}", "{verb} the {noun} of {it}{end}",
     "of {it}, {verb} the {noun}{end}", "the {noun} of {it}?", "{its} {noun}?", "{its} {noun} is what?", "{noun}?",
     "what {noun} does {it} have?", "which {noun} has {it}?", "for {it}, which is the {noun}?", "and the {noun}?",
+    "for {it}, what is the {noun}?", "with {it}, what is the {noun}?", "about {it}: what is the {noun}?",
+    "in the case of {it}, what is the {noun}?", "what, for {it}, is the {noun}?", "of {it}, which {noun}?",
+    "now, what is the {noun} of {it}?", "of {it}: the {noun}?", "{verb}, of {it}, the {noun}{end}",
+    "regarding {it}, the {noun} is what?", "{it}: what {noun}?", "on {it}, the {noun} would be what?",
     "of {it} I want the {noun}{end}", "what would be the {noun} of {it}?", "what {its} {noun} is: {verb} that{end}",
 )  # fmt: skip
 TELL = (
