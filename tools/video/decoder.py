@@ -173,8 +173,9 @@ class Decoder:
                     self._drop(0)
                 self._stopped = False
                 channel = self._ready()
-                cpu_s = request.get("cpu_s", self._cpu_s)
-                channel.settimeout(max(self._wall_s, cpu_s))
+                own_s = request.get("cpu_s")  # of a request that may take longer than others
+                cpu_s = self._cpu_s if own_s is None else own_s
+                channel.settimeout(self._wall_s if own_s is None else max(self._wall_s, own_s))
                 send(channel, {**request, "cpu_s": cpu_s}, fd=fd)
                 reply, payload, stray = receive(channel)
             except TimeoutError:
