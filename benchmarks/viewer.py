@@ -51,7 +51,7 @@ def write_long(folder: Path, events: int, frames: int) -> None:
     """One run of ``events`` events that was shown ``frames`` frames of an hour."""
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    picture = cv2.addWeighted(noise, 0.42, cv2.GaussianBlur(noise, (0, 0), 3), 0.58, 0)
+    picture = cv2.addWeighted(noise, 0.05, cv2.GaussianBlur(noise, (0, 0), 3), 0.95, 0)
     whole = Region(0, 0, WIDTH, HEIGHT)
     source = Source("video-1", "video", "5" * 64, "hour.mp4", WIDTH, HEIGHT, LENGTH_S)
     steps = (events - 2) // 4
