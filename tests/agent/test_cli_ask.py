@@ -13,6 +13,7 @@ from keyeloop.agent.models import recorded_model
 from keyeloop.agent.user_tools import load_tool
 from keyeloop.model_backend.scripted import Script, ScriptedBackend, call
 from keyeloop.runtime.errors import InputError
+from keyeloop.runtime.journal.lines import parse_line, sealed
 from keyeloop.runtime.trajectory import Trajectory
 from tests.agent.test_cli import SECOND, TOOLS_PY, keyeloop
 from tests.tools.moving_pictures import write_video
@@ -74,9 +75,11 @@ def test_the_model_of_a_run_is_found_again(tmp_path: Path) -> None:
     def recorded(model: str, name: str | None) -> str:
         answer = Agent(ScriptedBackend(["x"], model=model), [], runs=tmp_path).run_sync("?")
         journal = answer.run / "journal.jsonl"
-        journal.write_text(
-            journal.read_text().replace('"config":{"model":null', f'"config":{{"model":{json.dumps(name)}')
-        )
+        first, *rest = journal.read_bytes().splitlines(keepends=True)
+        start = parse_line(first)
+        assert start["config"]["model"] is None
+        start["config"]["model"] = name
+        journal.write_bytes(b"".join((sealed(json.dumps(start).encode()), *rest)))
         return recorded_model(Trajectory.read(answer.run))
 
     assert recorded("keye-tiny", None) == "keye-tiny", "as older records have it"

@@ -67,7 +67,7 @@ async def test_the_model_its_server_and_the_documents_come_from_settings(
     (place / "facts").mkdir()
     (place / "facts" / "one.md").write_text("Water is wet.")
     with loopback([said("yes")]) as server:
-        monkeypatch.setenv("KEYELOOP_MODEL", f"{server.address}#served")
+        monkeypatch.setenv("KEYELOOP_MODEL", f"{server.address}#m")
         monkeypatch.setenv("KEYELOOP_CONTEXT_TOKENS", "9000")
         monkeypatch.setenv("KEYELOOP_PICTURES", "user")
         monkeypatch.setenv("KEYELOOP_CALL_FORM", "native")
