@@ -34,6 +34,11 @@ class Migration:
         self.found: int | None = None
         """The format of the record, once its first line was seen."""
 
+    @property
+    def needless(self) -> bool:
+        """Whether the record is known to have the present form."""
+        return self.found == FORMAT
+
     def present(self, line: Line) -> Line:
         """The next line, in the present form. JournalError for a record of a newer version."""
         if line.get("kind") == "run_start":

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from keyeloop.runtime.errors import JournalError
-from keyeloop.runtime.events import Event, event_from_object, event_to_line
+from keyeloop.runtime.events import Event, event_from_line, event_from_object, event_to_line
 from keyeloop.runtime.journal.layout import chunk_paths
-from keyeloop.runtime.journal.lines import Damage, parse_line
+from keyeloop.runtime.journal.lines import Damage, parse_line, seal_problem
 from keyeloop.runtime.journal.migration import Migration
 
 UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
@@ -101,7 +101,7 @@ def _chunk(
         try:
             if not line.endswith(b"\n"):
                 raise ValueError("is cut off")
-            event = event_from_object(migration.present(parse_line(line[:-1])))
+            event = _event(line[:-1], migration)
         except ValidationError as error:
             held = Damage(path, count, f"cannot be read ({error.errors(include_url=False)[0]['msg']})", torn=last)
         except ValueError as error:
@@ -112,6 +112,16 @@ def _chunk(
             held = Damage(path, count, held.problem)
     if held is not None:
         yield Damage(path, held.line, held.problem, torn=last)
+
+
+def _event(line: bytes, migration: Migration) -> Event:
+    """The event of a line without its end; ValueError says what is wrong with it."""
+    if not migration.needless:
+        return event_from_object(migration.present(parse_line(line)))
+    problem = seal_problem(line)
+    if problem:
+        raise ValueError(problem)
+    return event_from_line(line)
 
 
 def _gap(due: int, found: int) -> str:

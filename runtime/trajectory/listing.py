@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import RunTotals
 from keyeloop.runtime.journal import JOURNAL, is_run
-from keyeloop.runtime.journal.layout import chunk_paths
+from keyeloop.runtime.journal.layout import chunk_path, chunk_paths
 from keyeloop.runtime.journal.reading import read_strictly
 from keyeloop.runtime.journal.totals import Totals
 from keyeloop.runtime.trajectory.steps import Status
 
 HEAD_BYTES = TAIL_BYTES = 16 << 10
 """Read of each end at first; most first and last lines are shorter."""
-_TOTALS: TypeAdapter[RunTotals] = TypeAdapter(RunTotals)
+_SECOND = chunk_path(Path(), 1).name
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def list_runs(runs: Path) -> list[RunSummary]:
             names = [entry.name for entry in found if not entry.name.startswith(".")]
     except OSError:
         return []
-    summaries = [summarise(runs / name) for name in names if _is_run(f"{runs}/{name}")]
+    found_here = [summarise(runs / name) for name in names]
+    summaries = [one for one in found_here if not one.problem or is_run(one.folder)]
     return sorted(summaries, key=lambda one: (one.began_s, one.name), reverse=True)
 
 
@@ -81,7 +82,7 @@ def summarise(folder: Path) -> RunSummary:
     try:
         begin, last = _ends(folder)
         if last.get("kind") == "run_end" and "so_far" in last:
-            totals, status = _TOTALS.validate_python(last["so_far"]), last["status"]
+            totals, status = _totals(last["so_far"]), last["status"]
         else:
             totals, last, status = _counted(folder)
         return RunSummary(
@@ -103,18 +104,15 @@ def summarise(folder: Path) -> RunSummary:
         return RunSummary(folder, folder.name, "", "", None, began_s=_changed(folder), problem=_words(error))
 
 
-def _is_run(path: str) -> bool:
-    try:
-        os.stat(f"{path}/{JOURNAL}")  # noqa: PTH116  thousands of times
-    except OSError:
-        return False
-    return True
+def _totals(written: dict[str, Any]) -> RunTotals:
+    """As they stand in a sealed line: a record's own words are not checked again for a list."""
+    return RunTotals.model_construct(**{**written, "usage": Usage(**written["usage"])})
 
 
 def _ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first and the last whole line of a record."""
-    paths = chunk_paths(folder)
-    handle = os.open(paths[0], os.O_RDONLY)
+    first = f"{folder}/{JOURNAL}"
+    handle = os.open(first, os.O_RDONLY)
     try:
         head = os.read(handle, HEAD_BYTES)
         while b"\n" not in head:
@@ -129,17 +127,18 @@ def _ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     begin = from_json(head[: head.index(b"\n")])
     if begin.get("kind") != "run_start":
         raise JournalError("the record does not begin with run_start")
-    for path in reversed(paths):
-        line = _last_of(path, whole if path == paths[0] else b"")
+    if whole and not os.path.exists(f"{folder}/{_SECOND}"):  # noqa: PTH110  thousands of times
+        line = _last_line(whole)
+        return begin, begin if line is None else from_json(line)
+    for path in reversed(chunk_paths(folder)):
+        line = _last_of(path)
         if line is not None:
             return begin, from_json(line)
     return begin, begin
 
 
-def _last_of(path: Path, whole: bytes) -> bytes | None:
+def _last_of(path: Path) -> bytes | None:
     """The last line of a file that ends with a line end; None where there is none."""
-    if whole:
-        return _last_line(whole)
     with path.open("rb", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         take = TAIL_BYTES

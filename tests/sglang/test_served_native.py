@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from jsonschema import Draft202012Validator
 
 from keyeloop.agent.agent import Agent
 from keyeloop.agent.cli.demo import bundled_question
-from keyeloop.model_backend.base import Delta, Request, Sampling
+from keyeloop.agent.exporting.pictures import ExportedPictures
+from keyeloop.agent.exporting.tokens import outputs_of, prompts_of, token_rows
+from keyeloop.model_backend.base import Delta, Reply, Request, Sampling
 from keyeloop.model_backend.local.engine import LocalBackend
 from keyeloop.model_backend.sglang.native.backend import SGLangNative
-from keyeloop.runtime.content import Message, Part, Text
+from keyeloop.runtime.content import Message, Part, Text, TurnTokens
 from keyeloop.runtime.errors import BackendError
 from keyeloop.runtime.events import ReplyReceived
 from keyeloop.runtime.media import MediaStore
@@ -43,10 +45,26 @@ def sharing(sglang_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield url, folder / "store"
 
 
+class Noting(SGLangNative):
+    """Keeps the tokens of every turn: the prompt as it was sent, and what the server drew."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.told: list[TurnTokens] = []
+
+    async def generate(
+        self, request: Request, media: MediaStore, on_delta: Callable[[Delta], None] | None = None
+    ) -> Reply:
+        reply = await super().generate(request, media, on_delta)
+        assert reply.tokens is not None
+        self.told.append(reply.tokens)
+        return reply
+
+
 async def test_the_demo_in_exact_tokens(served: Served, tmp_path: Path) -> None:
     served.forget()
     video, question, expected = bundled_question()
-    model = SGLangNative(address(served.url))
+    model = Noting(address(served.url))
     answer = await Agent(model, runs=tmp_path / "served").run(question, video=video)
     await model.close()
     assert (answer.status, str(answer).strip()) == ("answered", expected)
@@ -60,6 +78,10 @@ async def test_the_demo_in_exact_tokens(served: Served, tmp_path: Path) -> None:
         assert all(-math.log(len(model.reading.words.vocabulary.tokens)) < one <= 0 for one in reply.tokens.logprobs)
         before = reply.tokens.sequence(before)
     assert len(replies) > 1
+    (row,) = token_rows(Trajectory.read(answer.run), ExportedPictures(None))
+    assert prompts_of(row) == [list(reply.prompt_ids) for reply in model.told], "as sent, and counted by the server"
+    assert outputs_of(row) == [list(reply.ids) for reply in model.told], "as drawn"
+    assert sum(row["loss_mask"]) == answer.usage.output_tokens and row["images"]
     local = await Agent("keye-tiny", runs=tmp_path / "local").run(question, video=video)
     assert str(local) == str(answer) and local.usage.output_tokens <= answer.usage.output_tokens
 
