@@ -21,9 +21,14 @@ def view(
     ] = None,
 ) -> int:
     """Look at runs in a browser: where each looked, what it thought, did and was given; also while it goes on."""
+    from importlib.util import find_spec
+
     from keyeloop.agent.cli.show import read_run
     from keyeloop.runtime.config import load_config
+    from keyeloop.runtime.errors import ConfigError
 
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise ConfigError("keyeloop view needs starlette and uvicorn: pip install 'keyeloop[view]'")
     folder = load_config().runs
     if export is not None:
         from keyeloop.agent.viewer.export import export_run
