@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from keyeloop.model_backend.base import Capabilities
 from keyeloop.runtime.content import ToolSpec
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.journal import run_media
+from keyeloop.runtime.journal.collecting import discard
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.schedule import OVERVIEW, WHOLE, Film, Schedule, schedule_all
@@ -111,7 +111,7 @@ async def watch_videos(
                 lambda done, name=name, total=total: on_progress(Watching(name, done, total)),  # type: ignore[misc]
             )
     except BaseException:
-        shutil.rmtree(run, ignore_errors=True)
+        discard(run)
         raise
     return made
 

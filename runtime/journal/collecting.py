@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +57,17 @@ def remove_garbage(garbage: list[Garbage]) -> int:
         if folder.name == MEDIA or folder.parent.name in (MEDIA, SHARED_MEDIA) or _never_began(folder):
             _remove_empty(folder)
     return freed
+
+
+def discard(folder: Path) -> None:
+    """Remove a run's folder before anything was recorded there, and the shared pictures that it alone holds."""
+    shared = folder.parent / SHARED_MEDIA
+    alone = [shared / path.parent.name / path.name for path in _files(folder / MEDIA) if path.stat().st_nlink == 2]
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in alone:
+        path.unlink(missing_ok=True)
+    for place in (*{path.parent for path in alone}, shared):
+        _remove_empty(place)
 
 
 def _of_run(folder: Path) -> Iterator[Garbage]:
