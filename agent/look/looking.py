@@ -12,7 +12,7 @@ from keyeloop.runtime.evidence import Box, Region, Source, View
 from keyeloop.runtime.moments import format_time
 from keyeloop.runtime.picture import Pixels
 from keyeloop.runtime.views import ViewBook
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.clip import DEFAULT_FRAMES
 from keyeloop.tools.video.decoder import Cut, Decoder
 from keyeloop.tools.video.frames import spaced

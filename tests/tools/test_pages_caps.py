@@ -18,10 +18,10 @@ from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.pages.fetching import Caps
 from keyeloop.tools.pages.reading import Kind, PageReader
 from keyeloop.tools.pages.tool import OpenPage
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.frames import close_decoder
 from tests.tools.conftest import TileCost
 from tests.tools.pages_site import Asked, Reply, Site, serving

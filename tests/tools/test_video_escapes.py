@@ -15,7 +15,7 @@ import pytest
 
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Region
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.probe import open_source
 from keyeloop.tools.video.words import read_words

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from keyeloop.runtime.evidence import Region
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.recent import RecentFrames
 from keyeloop.tools.video.child.sniff import sniff
 from keyeloop.tools.video.child.video import VideoReader

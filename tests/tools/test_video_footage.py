@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keyeloop.runtime.evidence import Region
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.picture import cut
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.excerpt import cut_clip

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from keyeloop.runtime.evidence import Region
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.container import open_container
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
 from tests.tools.moving_pictures import write_video
 
@@ -33,7 +33,7 @@ def _locked_down(code: str) -> subprocess.CompletedProcess[str]:
     """Run Python code after everything it imports was loaded and the child's rights were given up."""
     program = (
         "import ctypes, json, os, resource, socket, subprocess, threading\n"
-        "from keyeloop.tools.video.child.limits import allow_cpu, lock_down\n"
+        "from keyeloop.tools.confined.limits import allow_cpu, lock_down\n"
         f"filtered = lock_down()\n{code}"
     )
     environment = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "OPENBLAS_NUM_THREADS": "1"}

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from keyeloop.tools.video.child.wire import HEAD, WireBroken, WireClosed, receive, send
+from keyeloop.tools.confined.wire import HEAD, WireBroken, WireClosed, receive, send
 
 
 def test_frames_of_the_wire_arrive_whole_and_lies_are_caught() -> None:

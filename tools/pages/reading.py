@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import keyeloop
-import keyeloop.runtime
-import keyeloop.tools
 import keyeloop.tools.pages
-import keyeloop.tools.video
-from keyeloop.runtime.errors import ConfigError, OperatorError
-from keyeloop.tools.video.child.errors import Unusable
-from keyeloop.tools.video.child.wire import WireBroken, WireClosed, receive, send
+from keyeloop.runtime.errors import ConfigError
+from keyeloop.tools.confined.errors import Unusable
+from keyeloop.tools.confined.process import ConfinedChild
+from keyeloop.tools.confined.wire import WireBroken, WireClosed, receive, send
 
-START_TIMEOUT_S = 60.0
 CPU_S = 20.0
 WALL_S = 40.0
 MAX_CHARS = 1_500_000
@@ -29,16 +21,6 @@ MAX_CHARS = 1_500_000
 NEEDED = ("trafilatura", "lxml_html_clean", "pypdf")
 MISSING = 'pages and PDF files need more packages: pip install "keyeloop[pages]"'
 Kind = Literal["html", "pdf", "text", "json"]
-_BOOT = """
-import json, sys, types
-setup = json.loads(sys.argv[1])
-sys.path[:] = setup["path"]
-for name, folders in setup["packages"].items():
-    package = sys.modules[name] = types.ModuleType(name)
-    package.__path__ = folders
-from keyeloop.tools.pages.child.main import main
-main(setup["channel"])
-"""
 
 
 @dataclass(frozen=True)
@@ -83,15 +65,19 @@ class PageReader:
             raise ConfigError(MISSING)
         self._cpu_s, self._wall_s = cpu_s, wall_s
         self._turn = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self.filtered = False
-        """Whether the running child has the system-call filter."""
+        self._child = ConfinedChild(
+            "keyeloop.tools.pages.child.main", [keyeloop.tools.pages], what="page reader", imports="trafilatura, pypdf"
+        )
 
     @property
     def pid(self) -> int | None:
         """Process id of the child, None while there is none."""
-        return None if self._child is None else self._child.pid
+        return self._child.pid
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the running child has the system-call filter."""
+        return self._child.filtered
 
     def read(
         self, kind: Kind, body: bytes, *, charset: str = "", url: str = "", max_chars: int = MAX_CHARS
@@ -103,79 +89,32 @@ class PageReader:
         request = {"op": kind, "charset": charset, "url": url, "cpu_s": self._cpu_s, "max_chars": max_chars}
         with self._turn:
             try:
-                channel = self._ready()
+                channel = self._child.channel()
                 channel.settimeout(self._wall_s)
                 send(channel, request, body)
                 reply, payload, _ = receive(channel)
             except TimeoutError:
-                self._drop(0)
+                self._child.drop(0)
                 raise Unusable(f"took longer than {self._wall_s:g} s to read and was stopped") from None
             except (WireClosed, WireBroken):
-                raise self._death(self._drop(5.0)) from None
+                raise self._death(self._child.drop(5.0)) from None
             if reply.get("ends"):
-                self._drop(5.0)
+                self._child.drop(5.0)
         if "error" in reply:
             raise Unusable(" ".join(str(reply["error"]).split())[:300])
         return _document(reply, payload.decode("utf-8", "replace"))
 
     def close(self) -> None:
         """End the child; idempotent."""
-        child = self._child
-        if child is not None:
-            child.kill()
+        self._child.kill()
         with self._turn:
-            self._drop(0)
+            self._child.drop(0)
 
     def __enter__(self) -> PageReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _ready(self) -> socket.socket:
-        if self._channel is not None and self._child is not None and self._child.poll() is None:
-            return self._channel
-        self._drop(0)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        packages = (keyeloop, keyeloop.runtime, keyeloop.tools, keyeloop.tools.video, keyeloop.tools.pages)
-        with theirs:
-            setup = {
-                "path": [entry for entry in sys.path if entry],
-                "packages": {package.__name__: list(package.__path__) for package in packages},
-                "channel": theirs.fileno(),
-            }
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", _BOOT, json.dumps(setup)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2"},
-            )
-        self._channel = ours
-        ours.settimeout(START_TIMEOUT_S)
-        try:
-            hello, _, _ = receive(ours)
-        except (WireClosed, WireBroken, TimeoutError) as error:
-            status = self._drop(1.0)
-            raise OperatorError(
-                f"the page reader did not start (exit status {status}, {error}); "
-                "check that `python -c 'import trafilatura, pypdf'` works here"
-            ) from None
-        self.filtered = hello.get("filtered") is True
-        return ours
-
-    def _drop(self, patience_s: float) -> int | None:
-        child, channel, self._child, self._channel = self._child, self._channel, None, None
-        if channel is not None:
-            channel.close()
-        if child is None:
-            return None
-        try:
-            child.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        return child.wait()
 
     def _death(self, status: int | None) -> Unusable:
         if status in (-signal.SIGXCPU, -signal.SIGKILL):

@@ -12,6 +12,7 @@ from keyeloop.runtime.content import Image, Part, Text, ToolSpec
 from keyeloop.runtime.errors import ConfigError, InputError, ToolError
 from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.decorate import tool
 from keyeloop.tools.outside import from_outside, visible
 from keyeloop.tools.pages.address import read_address
@@ -21,7 +22,6 @@ from keyeloop.tools.pages.kept import KeptFetcher
 from keyeloop.tools.pages.kinds import charset_of, is_picture, kind_of
 from keyeloop.tools.pages.paging import parts_of
 from keyeloop.tools.pages.reading import MISSING, Document, PagePicture, PageReader, can_read
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.frames import close_decoder
 from keyeloop.tools.video.still import show_drawn
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 from keyeloop.runtime.errors import OperatorError
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.pages.reading import Kind, PageReader, can_read
-from keyeloop.tools.video.child.errors import Unusable
 
 PLAIN = frozenset({".txt", ".md"})
 FORMATTED: dict[str, Kind] = {".html": "html", ".htm": "html", ".pdf": "pdf"}

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import signal
-import socket
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,32 +16,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import keyeloop
-import keyeloop.runtime
-import keyeloop.tools
 import keyeloop.tools.video
-from keyeloop.runtime.errors import OperatorError
 from keyeloop.runtime.evidence import Region
-from keyeloop.tools.video.child.errors import Unusable
-from keyeloop.tools.video.child.wire import WireBroken, WireClosed, receive, send
+from keyeloop.tools.confined.errors import Unusable
+from keyeloop.tools.confined.process import ConfinedChild
+from keyeloop.tools.confined.wire import WireBroken, WireClosed, receive, send
 
-START_TIMEOUT_S = 60.0
 CPU_S = 120.0
 WALL_S = 180.0
 _CURE = "look at fewer frames, or convert it to h264 with a key frame every few seconds"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_PASSED_ON = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-_BOOT = """
-import json, sys, types
-setup = json.loads(sys.argv[1])
-sys.path[:] = setup["path"]
-for name, folders in setup["packages"].items():
-    package = sys.modules[name] = types.ModuleType(name)
-    package.__path__ = folders
-from keyeloop.tools.video.child.main import main
-main(setup["channel"])
-"""
-"""Packages above the child are entered without running them: they would import all of keyeloop."""
 
 
 class Facts(NamedTuple):
@@ -77,17 +57,21 @@ class Decoder:
         """``cpu_s`` and ``wall_s`` bound one request, in seconds of processor and of wall time."""
         self._cpu_s, self._wall_s = cpu_s, wall_s
         self._turn = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
+        self._child = ConfinedChild(
+            "keyeloop.tools.video.child.main", [keyeloop.tools.video], what="video decoder", imports="av, cv2"
+        )
         self._stopped = self._closed = False
         self._identities: dict[str, tuple[int, int, int, int]] = {}
-        self.filtered = False
-        """Whether the running child has the system-call filter."""
 
     @property
     def pid(self) -> int | None:
         """Process id of the child, None while there is none."""
-        return None if self._child is None else self._child.pid
+        return self._child.pid
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the running child has the system-call filter."""
+        return self._child.filtered
 
     def probe(self, path: str) -> Facts:
         """What the file is. Raises Unusable, with cause and cure, when it cannot be looked at."""
@@ -143,16 +127,14 @@ class Decoder:
     def stop(self) -> None:
         """End the child at once; a request in progress fails. The next request starts a fresh one. Never waits long."""
         self._stopped = True
-        child = self._child
-        if child is not None:
-            child.kill()
+        self._child.kill()
 
     def close(self) -> None:
         """End the child for good and free its channel; idempotent. A request that still comes raises Unusable."""
         self._closed = True
         self.stop()
         with self._turn:
-            self._drop(0.5)
+            self._child.drop(0.5)
 
     def __enter__(self) -> Decoder:
         return self
@@ -170,19 +152,19 @@ class Decoder:
                 if self._closed:
                     raise Unusable("is no longer looked at: its run has ended")
                 if self._stopped:  # while idle: the child is dying, or dead already
-                    self._drop(0)
+                    self._child.drop(0)
                 self._stopped = False
-                channel = self._ready()
+                channel = self._child.channel()
                 own_s = request.get("cpu_s")  # of a request that may take longer than others
                 cpu_s = self._cpu_s if own_s is None else own_s
                 channel.settimeout(self._wall_s if own_s is None else max(self._wall_s, own_s))
                 send(channel, {**request, "cpu_s": cpu_s}, fd=fd)
                 reply, payload, stray = receive(channel)
             except TimeoutError:
-                self._drop(0)
+                self._child.drop(0)
                 raise Unusable(f"took longer than {self._wall_s:g} s to decode and was stopped; {_CURE}") from None
             except (WireClosed, WireBroken):
-                raise self._death(self._drop(5.0)) from None
+                raise self._death(self._child.drop(5.0)) from None
             finally:
                 os.close(fd)
         if stray is not None:
@@ -197,54 +179,6 @@ class Decoder:
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self._identities.setdefault(path, identity) != identity:
             raise Unusable("changed on disk since it was first opened; begin a new run")
-
-    def _ready(self) -> socket.socket:
-        if self._channel is not None and self._child is not None and self._child.poll() is None:
-            return self._channel
-        self._drop(0)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            setup = {
-                "path": [entry for entry in sys.path if entry],
-                "packages": {
-                    package.__name__: list(package.__path__)
-                    for package in (keyeloop, keyeloop.runtime, keyeloop.tools, keyeloop.tools.video)
-                },
-                "channel": theirs.fileno(),
-            }
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", _BOOT, json.dumps(setup)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=_environment(),
-            )
-        self._channel = ours
-        ours.settimeout(START_TIMEOUT_S)
-        try:
-            hello, _, _ = receive(ours)
-        except (WireClosed, WireBroken, TimeoutError) as error:
-            status = self._drop(1.0)
-            raise OperatorError(
-                f"the video decoder did not start (exit status {status}, {error}); "
-                "check that `python -c 'import av, cv2'` works here"
-            ) from None
-        self.filtered = hello.get("filtered") is True
-        return ours
-
-    def _drop(self, patience_s: float) -> int | None:
-        """Let go of the child, ending it if it does not end by itself; its exit status, None if there was none."""
-        child, channel, self._child, self._channel = self._child, self._channel, None, None
-        if channel is not None:
-            channel.close()
-        if child is None:
-            return None
-        try:
-            child.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        return child.wait()
 
     def _death(self, status: int | None) -> Unusable:
         if self._stopped:
@@ -281,8 +215,3 @@ def open_file(path: str) -> int:
 def require_file(path: str) -> None:
     """Raises Unusable unless ``path`` is a regular file that can be read."""
     os.close(open_file(path))
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**kept, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyeloop.runtime.errors import InputError
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import CPU_S, Decoder
 
 CPU_S_PER_SECOND = 6.0

@@ -11,7 +11,7 @@ from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Region, Source, View
 from keyeloop.runtime.views import PLOT
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Cut, Decoder
 
 STATE_KEY = "video"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.source import BackgroundHash
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder, Facts, require_file
 
 

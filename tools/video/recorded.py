@@ -9,7 +9,7 @@ from typing import Any
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.source import hash_file
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder, require_file
 
 

@@ -12,8 +12,8 @@ from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import Pixels, read_header
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.results import fitting_size, store_exact
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.frames import decoder_of, turn
 

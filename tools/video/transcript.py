@@ -11,7 +11,7 @@ from keyeloop.runtime.content import Part, Text, ToolSpec
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Source
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.subtitles import Cue
 from keyeloop.tools.video.clip import check_span
 from keyeloop.tools.video.frames import close_decoder, decoder_of, find_source

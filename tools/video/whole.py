@@ -14,7 +14,7 @@ from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
 
 STORING_THREADS = 2

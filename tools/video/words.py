@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.subtitles import READ, Cue, Track
 from keyeloop.tools.video.decoder import Decoder
 

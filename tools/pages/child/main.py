@@ -22,12 +22,12 @@ from typing import Any
 
 import courlan
 
+from keyeloop.tools.confined.errors import Unusable
+from keyeloop.tools.confined.limits import allow_cpu, lock_down
+from keyeloop.tools.confined.wire import WireClosed, receive, send
 from keyeloop.tools.pages.child.charset import decode
 from keyeloop.tools.pages.child.html import read_html
 from keyeloop.tools.pages.child.pdf import read_pdf
-from keyeloop.tools.video.child.errors import Unusable
-from keyeloop.tools.video.child.limits import allow_cpu, lock_down
-from keyeloop.tools.video.child.wire import WireClosed, receive, send
 
 MEMORY_BYTES = 1536 << 20
 RECURSION = 2000

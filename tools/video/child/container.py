@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 
 BUFFER_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000

@@ -12,8 +12,8 @@ from typing import Any
 import av
 from av.packet import Packet
 
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.editlist import shown_for
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.child.reel import LOOK_PAST
 from keyeloop.tools.video.child.sound import sound
 from keyeloop.tools.video.child.video import VideoReader

@@ -30,15 +30,15 @@ import cv2
 import numpy as np
 
 from keyeloop.runtime.picture import decode_picture
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
+from keyeloop.tools.confined.limits import allow_cpu, lock_down
+from keyeloop.tools.confined.wire import WireClosed, receive, send
 from keyeloop.tools.video.child.excerpt import excerpt
-from keyeloop.tools.video.child.limits import allow_cpu, lock_down
 from keyeloop.tools.video.child.picture import cut
 from keyeloop.tools.video.child.sniff import sniff
 from keyeloop.tools.video.child.still import StillReader
 from keyeloop.tools.video.child.subtitles import Track, embedded, subtitle_file
 from keyeloop.tools.video.child.video import VideoReader
-from keyeloop.tools.video.child.wire import WireClosed, receive, send
 
 MAX_OPEN = 12
 

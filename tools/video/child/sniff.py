@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 
 HEAD_BYTES = 4096
 VIDEO_FORMATS = "mp4, mov, mkv, webm, avi, mpeg-ts, mpeg, flv, ogg, asf/wmv or gif"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.picture import decode_picture
-from keyeloop.tools.video.child.errors import Unusable
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.picture import Pixels
 
 MAX_FILE_BYTES = 256 << 20

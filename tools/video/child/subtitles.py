@@ -10,8 +10,8 @@ from typing import Any
 
 import av
 
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.container import open_stream
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.child.video import VideoReader
 
 READ = frozenset("mov_text subrip srt ass ssa webvtt text".split())

@@ -17,9 +17,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.colour import HLG, PQ, to_screen
 from keyeloop.tools.video.child.container import open_container
-from keyeloop.tools.video.child.errors import Unusable
 from keyeloop.tools.video.child.fields import woven
 from keyeloop.tools.video.child.picture import Orientation, Pixels, cut
 from keyeloop.tools.video.child.recent import RecentFrames, Shown

@@ -7,7 +7,7 @@ import os
 import resource
 import time
 
-from keyeloop.tools.video.child.seccomp import deny_outside
+from keyeloop.tools.confined.seccomp import deny_outside
 
 MEMORY_BYTES = 4 << 30
 OPEN_FILES = 48

@@ -1,4 +1,4 @@
-"""The framed protocol between the tools and the decoding child, over one Unix stream socket.
+"""The framed protocol between the tools and the confined child, over one Unix stream socket.
 
 A frame is an 8-byte head (lengths of header and payload, big-endian unsigned 32-bit each), a JSON object, raw bytes.
 A request also carries one file descriptor: the media file, already open. Neither side trusts a length it was sent.
