@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +36,19 @@ def read_bar_code(pixels: NDArray[np.uint8]) -> int:
     return number
 
 
+@contextmanager
+def own_scheduling() -> Iterator[None]:
+    """Take back what libsvtav1 does as root: it gives the thread that opens it real-time priority, and all it starts.
+
+    No control group for processor time takes such a process, and one that spins starves the whole machine.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def write_video(
     path: Path,
     times: Sequence[int],
@@ -48,7 +63,7 @@ def write_video(
     **container: Any,
 ) -> Path:
     """Write one frame at each of ``times`` (in ticks); frame i shows the bar code of i."""
-    with av.open(str(path), "w", **container) as file:
+    with own_scheduling(), av.open(str(path), "w", **container) as file:
         stream: Any = file.add_stream(codec, rate=Fraction(1, tick) if codec == "mpeg4" else 25, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt

@@ -89,6 +89,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_moment_shows_what_a_full_decoding_shows(name: str, tmp_path: Path) -> None:
     path = write_video(tmp_path / name, **CASES[name])
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a codec keeps this process on real-time priority"
     if name.startswith("no_index"):
         path.write_bytes(path.read_bytes().replace(b"idx1", b"JUNK"))
     judge = Judge.of(path)
