@@ -51,7 +51,7 @@ def test_the_same_inputs_choose_the_same_keys(mode: IndexerMode) -> None:
     main, index = plugin.rotary.Rotary(SMALL)(positions, torch.float32)
     assert torch.equal(index.cos, turn.cos) and torch.equal(index.sin, turn.sin)
     assert main.cos.shape[-1] == SMALL.head_dim
-    queries = plugin.backend.Queries(torch.zeros(TOKENS).int(), torch.arange(TOKENS).int(), TOKENS)
+    queries = plugin.backend.Queries(torch.zeros(TOKENS).int(), torch.arange(TOKENS).int(), TOKENS, False)
     asked = served.ask(x, index, queries, TOPK)
     table = torch.randperm(SLOTS)[:TOKENS].int().view(1, -1)
     kept = IndexKeys.zeros(SLOTS, SMALL.indexer.head_dim, mode, torch.float32, "cpu")
@@ -66,7 +66,7 @@ def test_where_everything_is_seen_no_query_is_computed() -> None:
     served = plugin.layers.ServedIndexer(SMALL)
     served.q_proj = None
     _, index = plugin.rotary.Rotary(SMALL)(torch.arange(4), torch.float32)
-    queries = plugin.backend.Queries(torch.zeros(4).int(), torch.tensor([0, 1, 2, 5], dtype=torch.int32), 6)
+    queries = plugin.backend.Queries(torch.zeros(4).int(), torch.tensor([0, 1, 2, 5], dtype=torch.int32), 6, False)
     asked = served.ask(torch.randn(4, SMALL.hidden_size), index, queries, TOPK)
     assert asked.heads is None
     places = plugin.backend.all_places(queries.positions, 6)
