@@ -85,9 +85,11 @@ class Reference:
         return self._model.config.vocab_size
 
     @torch.inference_mode()
-    def distributions(self, prompt: Prompt) -> Tensor:
-        """Log-probabilities [T, vocabulary] behind each place."""
+    def distributions(self, prompt: Prompt, *, noise: float = 0.0, seed: int = 0) -> Tensor:
+        """Log-probabilities [T, vocabulary] behind each place; ``noise`` is relative to the embeddings."""
         embedded, positions, _ = self._read(prompt)
+        random = torch.Generator().manual_seed(seed)
+        embedded = embedded * (1 + noise * torch.randn(embedded.shape, generator=random))
         return torch.log_softmax(self._model(embedded, positions, logits="all"), -1)
 
     @torch.inference_mode()

@@ -13,13 +13,14 @@ from tests.sglang.served import CHUNK, Served
 
 pytestmark = [pytest.mark.sglang, pytest.mark.timeout(600)]
 BOUND = 1e-3
+"""Holds where no query's last key and the next one score alike to rounding: of a thousand tokens one usually does."""
 QUESTION = "What number stands on the board?"
 
 
 def prompt_of(kind: str, painter: Painter) -> Prompt:
     return {
         "few tokens": lambda: painter.ask(QUESTION),
-        "text": lambda: painter.ask(long_text(), QUESTION),
+        "text": lambda: painter.ask(long_text(2)[:230], QUESTION),
         "picture": lambda: painter.ask(painter.picture(1), QUESTION),
         "pictures": lambda: painter.ask(
             painter.picture(2), "and", painter.picture(3, 224, 224), "and then", painter.picture(4, 140, 252), QUESTION
@@ -38,6 +39,8 @@ KINDS = ("few tokens", "text", "picture", "pictures", "clip", "clips and picture
 def test_distributions_equal_the_reference(kind: str, served: Served, reference: Reference, painter: Painter) -> None:
     prompt = prompt_of(kind, painter)
     expected = reference.distributions(prompt)
+    shaken = max((reference.distributions(prompt, noise=1e-6, seed=n) - expected).abs().max().item() for n in range(3))
+    assert shaken < BOUND, "here the reference itself hangs on a near tie of two keys: take other words"
     found = torch.tensor(served.distributions(prompt, reference.vocabulary))
     assert found.shape == expected.shape
     assert (found - expected).abs().max().item() < BOUND
