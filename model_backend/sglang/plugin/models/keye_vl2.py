@@ -75,19 +75,19 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
         device, dtype = self.mlp_AR.linear_1.weight.device, self.mlp_AR.linear_1.weight.dtype
         found: list[Tensor | None] = [None] * len(pictures)
         side = self.keye.vision.patch_size
-        with self.encoding.of(len(pictures), device):
-            for size in dict.fromkeys(picture.size for picture in pictures):
-                grid = (size.height // side, size.width // side)
-                members = [number for number, picture in enumerate(pictures) if picture.size == size]
-                together = max(1, PATCHES_AT_ONCE // (grid[0] * grid[1]))
-                for first in range(0, len(members), together):
-                    batch = members[first : first + together]
-                    decoded = np.stack(list(self.decoders.map(Shown.pixels, (pictures[number] for number in batch))))
+        for size in dict.fromkeys(picture.size for picture in pictures):
+            grid = (size.height // side, size.width // side)
+            members = [number for number, picture in enumerate(pictures) if picture.size == size]
+            together = max(1, PATCHES_AT_ONCE // (grid[0] * grid[1]))
+            for first in range(0, len(members), together):
+                batch = members[first : first + together]
+                decoded = np.stack(list(self.decoders.map(Shown.pixels, (pictures[number] for number in batch))))
+                with self.encoding.of(len(batch), device):
                     pixels = torch.from_numpy(decoded).to(device, non_blocking=True)
                     features = self.mlp_AR(self.visual(patches_of(pixels, self.keye.vision, dtype), *grid), *grid)
-                    for number, feature in zip(batch, features, strict=True):
-                        found[number] = feature
-            return torch.cat([feature for feature in found if feature is not None])
+                for number, feature in zip(batch, features, strict=True):
+                    found[number] = feature
+        return torch.cat([feature for feature in found if feature is not None])
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load a checkpoint by its published names; see :func:`loading.load`."""
