@@ -74,10 +74,13 @@ class Serving:
             time.sleep(0.25)
         raise SystemExit(f"{self.url}/flush_cache refuses; see {self.log}")
 
-    def ask(self, ids: Sequence[int], tokens: int, **body: Any) -> Mapping[str, Any]:
-        """``meta_info`` and ``output_ids`` of a greedy reply, at once."""
-        told = self.http.post("/generate", json=self._body(ids, tokens, body)).raise_for_status().json()
-        return dict(told)
+    def ask(self, ids: Sequence[int], tokens: int, *, tag: str | None = None, **body: Any) -> Mapping[str, Any]:
+        """``meta_info`` and ``output_ids`` of a greedy reply, at once; its calls held to ``tag``, a structural tag."""
+        sent = self._body(ids, tokens, body)
+        if tag is not None:
+            sent["sampling_params"] |= {"structural_tag": tag, "ignore_eos": False}
+            sent["require_reasoning"] = True
+        return dict(self.http.post("/generate", json=sent).raise_for_status().json())
 
     def stream(self, ids: Sequence[int], tokens: int, **body: Any) -> Asked:
         """A greedy reply, timed token by token."""

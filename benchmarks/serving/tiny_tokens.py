@@ -5,7 +5,9 @@
 
 The prompts are those of real runs of the agent on the bundled video (frames, tool calls and results included) up to
 each of its turns, so they need neither a video decoder nor an agent to be asked again. Every expected token comes with
-its lead over the second best; where a server's token differs, that lead says whether rounding explains it.
+its lead over the second best; where a server's token differs, that lead says whether rounding explains it. Each case
+is asked a second time with its calls held to their tools' schemas, which must change nothing that the model says
+rightly by itself.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from keyeloop.model_backend.keye.positions import rope_positions
 from keyeloop.model_backend.keye.tokenizer import KeyeTokenizer
 from keyeloop.model_backend.keye.weights import load_folder
 from keyeloop.model_backend.local.folder import EMBEDDED_MODEL, model_folder
+from keyeloop.model_backend.sglang.native.holding import structural_tag
 from keyeloop.model_backend.sglang.native.naming import PictureNames
 from keyeloop.model_backend.sglang.native.prompt import NativePrompts
 from keyeloop.runtime.content import Usage
@@ -36,7 +39,7 @@ from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.source import hash_file
 
 EXPECTED = Path(__file__).with_name("tiny_tokens.json")
-NEW_TOKENS = 40
+NEW_TOKENS = 80
 """At most: an expected reply ends with its turn."""
 QUESTIONS = 3
 """Of the bundled video, one of each family that comes first."""
@@ -100,6 +103,7 @@ def make() -> None:
                 pictures = [media.pixels(one) for one in in_order(request)]
                 tokens, leads = greedy(model, list(prompt.ids), pictures, tokenizer.id_of("<|im_end|>"))
                 case = {"name": f"{family}, turn {turn}", "body": body, "tokens": tokens, "leads": leads}
+                case["tag"] = structural_tag(request.tools) if request.tools else None
                 cases.append(case)
                 print(f"{case['name']}: {len(prompt.ids)} tokens, {len(pictures)} pictures, least lead "
                       f"{min(leads):.3f}: {tokenizer.decode(tokens)!r}")  # fmt: skip
@@ -140,18 +144,26 @@ def greedy(model: KeyeModel, ids: list[int], pictures: list[Any], end: int) -> t
 
 
 def compare(server: Serving, cases: list[dict[str, Any]]) -> list[Row]:
-    """Every case alone and cold."""
+    """Every case alone and cold, free and with its calls held."""
     rows: list[Row] = []
     for case in cases:
-        server.forget()
-        body = dict(case["body"])
-        told = server.ask(body.pop("input_ids"), len(case["tokens"]), **body)
-        found, expected = list(told["output_ids"]), case["tokens"]
-        same = next((n for n, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(expected))
-        row: Row = {"case": case["name"], "tokens": len(expected), "equal": same}
+        expected = case["tokens"]
+        row: Row = {"case": case["name"], "tokens": len(expected)}
+        same = row["equal"] = agreeing(server, case, None)
+        row["held"] = agreeing(server, case, case["tag"])
         row["lead where they part"] = "" if same == len(expected) else case["leads"][same]
         rows.append(row)
     return rows
+
+
+def agreeing(server: Serving, case: dict[str, Any], tag: str | None) -> int:
+    """How many tokens from the first on are the expected ones; with ``tag`` calls are held to it."""
+    server.forget()
+    body = dict(case["body"])
+    told = server.ask(body.pop("input_ids"), len(case["tokens"]), tag=tag, **body)
+    found, expected = told["output_ids"], case["tokens"]
+    shared = min(len(found), len(expected))
+    return next((n for n in range(shared) if found[n] != expected[n]), shared)
 
 
 def main() -> int:
@@ -190,7 +202,7 @@ def main() -> int:
             good = False
             continue
         show(f"greedy tokens equal to the CPU's in float32, served in {dtype}", rows)
-        good &= all(row["equal"] == row["tokens"] for row in rows)
+        good &= all(row["equal"] == row["held"] == row["tokens"] for row in rows)
     return 0 if good else 1
 
 
