@@ -1,4 +1,4 @@
-"""Checks of the sparse-attention kernels on a GPU against the torch reference; ``kernels.py`` runs them."""
+"""Checks of the sparse-attention kernels on a GPU against the torch reference; ``layer.py`` runs them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Sparse-attention kernels on one NVIDIA GPU: right to the bit or within bounds, and how fast beside dense attention.
 
-Run ``PYTHONPATH=src python benchmarks/kernels.py --out FOLDER`` from the repository; torch and triton are enough.
+Run ``PYTHONPATH=src python benchmarks/kernels/layer.py --out FOLDER`` from the repository; torch and triton are enough.
 Prints tables and writes ``kernels.json``. A section that fails is recorded and the others go on; one that would begin
 after ``--seconds`` is skipped. Activations are random: neighbours share no choices, the worst case for caches.
 """
@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kernel_checks as checks
+import layer_checks as checks
 import torch
 import torch.nn.functional as F
 import triton
-from kernel_checks import GPU, HEAD_DIM, HEADS, INDEX_DIM, INDEX_HEADS, KV_HEADS, TOPK, Row, captured
+from layer_checks import GPU, HEAD_DIM, HEADS, INDEX_DIM, INDEX_HEADS, KV_HEADS, TOPK, Row, captured
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
