@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from keyeloop.agent.viewer.looks import short_time
-from keyeloop.agent.viewer.marks import address, circle, words
+from keyeloop.agent.viewer.marks import address, circles, words
 from keyeloop.agent.viewer.timeline import answer_pieces
 from keyeloop.agent.wording import clean
 
@@ -49,7 +49,7 @@ def build_environment() -> Environment:
     }
     made.globals |= {
         "answer_pieces": answer_pieces,
-        "circle": lambda mark, first: circle(mark, first, times_words(mark.look.closeness)),
+        "circles": lambda marks: circles(marks, times_words),
         "eye": lambda: EYE,
         "keys": KEYS,
         "look_address": address,

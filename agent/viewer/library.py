@@ -9,12 +9,10 @@ from pathlib import Path
 from keyeloop.agent.viewer.summary import Row
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.journal import JOURNAL, MEDIA, is_run
-from keyeloop.runtime.journal.layout import chunk_path, chunk_paths
-from keyeloop.runtime.trajectory import summarise
+from keyeloop.runtime.trajectory.remembering import RememberedRuns, Stamp, stamp_of
 
 DEPTH = 4
 """Runs are looked for so many folders down."""
-_SECOND = chunk_path(Path(), 1).name
 
 
 class Library:
@@ -28,7 +26,8 @@ class Library:
         self.single = is_run(self.root)
         """``root`` is one run."""
         self._folders: dict[str, Path] = {}
-        self._rows: dict[str, tuple[tuple[int, int], Row]] = {}
+        self._rows: dict[str, tuple[Stamp, Row]] = {}
+        self._remembered = RememberedRuns(self.root)
 
     def folder(self, name: str) -> Path | None:
         """The folder of the run called ``name``; None for anything that a look through ``root`` does not find."""
@@ -61,19 +60,11 @@ class Library:
                 continue
             known = self._rows.get(name)
             if known is None or known[0] != stamp:
-                known = (stamp, Row(name, summarise(folder)))
+                known = (stamp, Row(name, self._remembered.summary(name, folder, stamp)))
                 self._rows[name] = known
             rows.append(known[1])
+        self._remembered.keep()
         return sorted(rows, key=lambda row: (row.run.began_s, row.id), reverse=True)
-
-
-def stamp_of(folder: Path) -> tuple[int, int]:
-    """Changes whenever a run's record does. OSError where there is none."""
-    name = f"{folder}/{JOURNAL}"
-    if os.path.exists(f"{folder}/{_SECOND}"):  # noqa: PTH110  thousands of times
-        name = str(chunk_paths(folder)[-1])
-    last = os.stat(name)  # noqa: PTH116
-    return last.st_mtime_ns, last.st_size
 
 
 def _runs(folder: str, depth: int, below: str = "") -> Iterator[str]:

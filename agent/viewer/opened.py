@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from keyeloop.agent.viewer.library import stamp_of
 from keyeloop.agent.viewer.looks import Look, Strip, looks_of, strips_of
 from keyeloop.runtime.content import MediaRef, images_of
 from keyeloop.runtime.events import Event, QuestionAsked, RunStart, ToolReturned
 from keyeloop.runtime.journal import JOURNAL, Following
 from keyeloop.runtime.trajectory import Step, Trajectory
+from keyeloop.runtime.trajectory.remembering import Stamp, stamp_of
 from keyeloop.runtime.wire import parts_from_wire
 
 MOST_RUNS = 4
@@ -67,7 +67,7 @@ class _Held:
         self._name, self._folder = name, folder
         self._follow: Following | None = None
         self._events: list[Event] = []
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
         self._opened: OpenedRun | None = None
 
     def now(self) -> OpenedRun:

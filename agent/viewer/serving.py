@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 PORT = 7353
 """The first one that is tried where none is named."""
 TRIED_PORTS = 20
-COLLECTED_AFTER = 100_000
+COLLECTED_AFTER = 400_000
 """New objects before the collector of cycles looks through them: reading a long record makes many, none in cycles, and
 it would take a third of the time."""
 STOP_S = 1

@@ -14,7 +14,7 @@ from keyeloop.runtime.evidence import Citation
 from keyeloop.runtime.trajectory import CallStep, Exchange, Step
 from keyeloop.runtime.wire import parts_from_wire
 
-CHUNK_STEPS = 40
+CHUNK_STEPS = 20
 """So many steps come with the page; the others when they are scrolled to."""
 SHOWN_CHARS, SHOWN_LINES = 1200, 14
 """More of a text is behind a fold."""

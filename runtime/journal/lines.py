@@ -10,8 +10,9 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
-_SEAL = re.compile(rb',"crc32":"([0-9a-f]{8})"\}$')
+_SEAL_BEGIN, _SEAL_END = b',"crc32":"', b'"}'
 _SEAL_BYTES = len(b',"crc32":"00000000"}')
+_DIGITS = re.compile(rb"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ def sealed(line: bytes) -> bytes:
 
 def seal_problem(line: bytes) -> str:
     """What is wrong with a line without its line end; empty for a sound one, and for one that was never sealed."""
-    found = _SEAL.search(line, max(0, len(line) - _SEAL_BYTES))
-    if found is None:
+    seal = line[-_SEAL_BYTES:]
+    if not (seal.startswith(_SEAL_BEGIN) and seal.endswith(_SEAL_END) and _DIGITS.fullmatch(seal, 10, 18)):
         return ""
-    if int(found[1], 16) != crc32(line[: found.start()]):
+    if int(seal[10:18], 16) != crc32(line[:-_SEAL_BYTES]):
         return "does not match its checksum: it was changed after it was written"
     return ""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,8 +19,7 @@ UNSTEADY = frozenset({"time_s", "duration_s", "first_token_s", "run_id"})
 """Fields that may differ between two equal runs."""
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """An event, and where its line ends."""
 
     event: Event

@@ -1,4 +1,4 @@
-"""Many runs as a list: each from the two ends of its record, so that thousands are told in a second."""
+"""A run as a line of a list: told from the two ends of its record, so that thousands take a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from keyeloop.runtime.content import Usage
 from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import RunTotals
-from keyeloop.runtime.journal import JOURNAL, is_run
+from keyeloop.runtime.journal import JOURNAL
 from keyeloop.runtime.journal.layout import chunk_path, chunk_paths
 from keyeloop.runtime.journal.reading import read_strictly
 from keyeloop.runtime.journal.totals import Totals
@@ -58,20 +58,6 @@ class RunSummary:
     def name(self) -> str:
         """Of its folder: what commands take for it."""
         return self.folder.name
-
-
-def list_runs(runs: Path) -> list[RunSummary]:
-    """Every run below ``runs``, or ``runs`` itself where it is one, latest first; empty for a folder without runs."""
-    if is_run(runs):
-        return [summarise(runs)]
-    try:
-        with os.scandir(runs) as found:
-            names = [entry.name for entry in found if not entry.name.startswith(".")]
-    except OSError:
-        return []
-    found_here = [summarise(runs / name) for name in names]
-    summaries = [one for one in found_here if not one.problem or is_run(one.folder)]
-    return sorted(summaries, key=lambda one: (one.began_s, one.name), reverse=True)
 
 
 def summarise(folder: Path) -> RunSummary:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from keyeloop.runtime.content import Image, MediaRef, Part, images_of
+from keyeloop.runtime.content import MediaRef
 from keyeloop.runtime.events import Event, QuestionAsked, RunStart, ToolReturned
 from keyeloop.runtime.evidence import Region, View
-from keyeloop.runtime.wire import MessageWire, parts_from_wire
+from keyeloop.runtime.wire import PartWire
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,12 @@ def looks_of(events: Iterable[Event]) -> Iterator[Look]:
     """Every picture with an address among ``events``, in the order in which they were shown."""
     for event in events:
         if isinstance(event, RunStart | QuestionAsked):
-            for image in _shown_in(event.messages):
-                assert image.view is not None
-                yield Look(image.view, image.media, 0, event.seq, event.time_s)
+            for message in event.messages:
+                for view, media in _shown(message.parts):
+                    yield Look(view, media, 0, event.seq, event.time_s)
         elif isinstance(event, ToolReturned):
-            for image in _shown(parts_from_wire(event.parts)):
-                assert image.view is not None
-                yield Look(image.view, image.media, event.turn, event.seq, event.time_s, event.call_id)
+            for view, media in _shown(event.parts):
+                yield Look(view, media, event.turn, event.seq, event.time_s, event.call_id)
 
 
 def view_groups(events: Sequence[Event]) -> Iterator[tuple[View, ...]]:
@@ -92,9 +91,9 @@ def view_groups(events: Sequence[Event]) -> Iterator[tuple[View, ...]]:
     for event in events:
         if isinstance(event, RunStart):
             for message in event.messages:
-                yield _views(parts_from_wire(message.parts))
+                yield _views(message.parts)
         elif isinstance(event, ToolReturned):
-            yield event.views or _views(parts_from_wire(event.parts))
+            yield event.views or _views(event.parts)
 
 
 def spans_of(groups: Iterable[Sequence[View]]) -> dict[str, tuple[Span, ...]]:
@@ -120,14 +119,16 @@ def _joined(spans: list[Span]) -> tuple[Span, ...]:
     return tuple(joined)
 
 
-def _shown_in(messages: Iterable[MessageWire]) -> Iterator[Image]:
-    for message in messages:
-        yield from _shown(parts_from_wire(message.parts))
+def _shown(parts: Iterable[PartWire]) -> Iterator[tuple[View, MediaRef]]:
+    for part in parts:
+        if part.type == "image":
+            if part.view is not None:
+                yield part.view, part.media
+        elif part.type == "video":
+            for frame in part.frames:
+                if frame.view is not None:
+                    yield frame.view, frame.media
 
 
-def _shown(parts: Iterable[Part]) -> Iterator[Image]:
-    return (image for part in parts for image in images_of(part) if image.view is not None)
-
-
-def _views(parts: Iterable[Part]) -> tuple[View, ...]:
-    return tuple(image.view for image in _shown(parts) if image.view is not None)
+def _views(parts: Iterable[PartWire]) -> tuple[View, ...]:
+    return tuple(view for view, _ in _shown(parts))

@@ -80,10 +80,10 @@ class Trajectory:
     def citations(self) -> tuple[Citation, ...]:
         return self.end.citations if self.end else ()
 
-    @property
+    @cached_property
     def usage(self) -> Usage:
         """Sum over all replies."""
-        return sum((step.reply.usage for step in self.steps if step.reply), Usage())
+        return sum((exchange.usage for exchange in self.exchanges), Usage())
 
     @property
     def duration_s(self) -> float:

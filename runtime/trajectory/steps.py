@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from keyeloop.runtime.content import Usage
@@ -79,7 +80,7 @@ class Exchange:
         """From its first event to its last."""
         return self.last_s - self.asked.time_s
 
-    @property
+    @cached_property
     def usage(self) -> Usage:
         """Sum over its replies."""
         return sum((step.reply.usage for step in self.steps if step.reply), Usage())
@@ -108,25 +109,26 @@ def _steps(events: Iterable[Event]) -> Iterable[Step]:
     """Turns in the order in which they began; what is recorded of one may be split by a notice of another."""
     steps: dict[int, Step] = {}
     for event in events:
-        if isinstance(event, RunStart | QuestionAsked | RunEnded):
+        if event.kind == "run_start" or event.kind == "question" or event.kind == "run_end":
             continue
-        step = steps.setdefault(event.turn, Step(event.turn, began_s=event.time_s))
+        step = steps.get(event.turn)
+        if step is None:
+            step = steps[event.turn] = Step(event.turn, began_s=event.time_s)
         step.ended_s = event.time_s
-        match event:
-            case RequestSent():
-                step.request = event
-            case ReplyReceived():
-                step.reply = event
-            case ToolCalled():
-                step.calls.append(CallStep(event))
-            case ToolReturned():
-                for call in step.calls:
-                    if call.called.call.id == event.call_id:
-                        call.returned = event
-            case Noticed():
-                step.notices.append(event)
-            case ContextEdited():
-                step.edits.append(event)
-            case StateRebuilt():
-                step.rebuilt.append(event)
+        if event.kind == "request":
+            step.request = event
+        elif event.kind == "reply":
+            step.reply = event
+        elif event.kind == "tool_call":
+            step.calls.append(CallStep(event))
+        elif event.kind == "tool_result":
+            for call in step.calls:
+                if call.called.call.id == event.call_id:
+                    call.returned = event
+        elif event.kind == "notice":
+            step.notices.append(event)
+        elif event.kind == "context_edit":
+            step.edits.append(event)
+        else:
+            step.rebuilt.append(event)
     return steps.values()

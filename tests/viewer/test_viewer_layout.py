@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from keyeloop.agent.viewer.environment import count_words, duration_words, times_words
 from keyeloop.agent.viewer.looks import FILM_CELLS, MOST_LANES_PX, Look, short_time, strips_of
 from keyeloop.agent.viewer.opened import OpenedRuns
+from keyeloop.agent.viewer.pictures import small_picture
 from keyeloop.agent.viewer.timeline import MOST_CHARS, answer_pieces, shown, step_views
 from keyeloop.runtime.content import MediaRef
+from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Citation, Region, View
+from keyeloop.runtime.picture import decode_picture, encode_picture
 from keyeloop.runtime.trajectory import Trajectory
 
 PICTURE = MediaRef("0" * 64, "image/jpeg", 1, 28, 28)
@@ -91,3 +96,23 @@ def test_a_step_has_its_share_of_tokens_and_time(store: Path) -> None:
     (argument,) = first.calls[1].arguments
     assert argument.block is not None and argument.block.head == "what is\nwritten", "lines stay lines"
     assert [image.view.handle for image in first.calls[0].pictures if image.view] == ["f1", "f2", "f3"]
+
+
+@pytest.mark.parametrize("size", [(2600, 900), (1280, 720), (700, 500), (300, 40)])
+@pytest.mark.parametrize("kind", [".jpg", ".png"])
+def test_small_pictures_show_the_same(size: tuple[int, int], kind: str) -> None:
+    width, height = size
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    pixels = np.stack([across, down, np.full_like(across, 40)], axis=2).astype(np.uint8)
+    data = encode_picture(pixels) if kind == ".jpg" else cv2.imencode(kind, pixels[:, :, ::-1])[1].tobytes()
+    small = decode_picture(small_picture(data, 320))
+    assert small.shape[1] == min(320, width) and abs(small.shape[0] - small.shape[1] * height / width) <= 1
+    wanted = cv2.resize(pixels, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - wanted).mean() < 3
+
+
+def test_a_damaged_picture_is_not_made_small() -> None:
+    whole = encode_picture(np.zeros((720, 1280, 3), np.uint8))
+    for bad in (whole[:300], b"no picture", whole[:2] + b"\xff\xc0\x00\x11\x08\xff\xff\xff\xff" + whole[2:]):
+        with pytest.raises(InputError):
+            small_picture(bad, 320)
