@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlencode
 
 from keyeloop.agent.viewer.searching import says
@@ -62,7 +61,7 @@ class Filter:
         }
         return urlencode({name: value for name, value in given.items() if value})
 
-    def apply(self, rows: Iterable[Row], folders: Mapping[str, Path]) -> list[Row]:
+    def apply(self, rows: Iterable[Row]) -> list[Row]:
         """The rows that are asked for, in the order that is asked for."""
         kept = [
             row
@@ -70,7 +69,7 @@ class Filter:
             if self.status in ("", row.status)
             and self.model in ("", row.run.model)
             and (not self.source or self.source in row.sources)
-            and (self._fits(row) or (self.deep and row.id in folders and says(folders[row.id], self.words)))
+            and (self._fits(row) or (self.deep and says(row.run.folder, self.words)))
         ]
         return sorted(kept, key=ORDERS[self.order][1])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from keyeloop.agent.viewer.summary import Row
 from keyeloop.runtime.errors import InputError
-from keyeloop.runtime.journal import JOURNAL, MEDIA, is_run
+from keyeloop.runtime.journal import MEDIA, is_run
 from keyeloop.runtime.trajectory.remembering import RememberedRuns, Stamp, stamp_of
 
 DEPTH = 4
@@ -25,50 +26,38 @@ class Library:
         self.root = root.resolve()
         self.single = is_run(self.root)
         """``root`` is one run."""
-        self._folders: dict[str, Path] = {}
-        self._rows: dict[str, tuple[Stamp, Row]] = {}
-        self._remembered = RememberedRuns(self.root)
+        self._stamps: dict[str, Stamp] = {}
+        self._remembered, self._listing = RememberedRuns(self.root), threading.Lock()
 
     def folder(self, name: str) -> Path | None:
         """The folder of the run called ``name``; None for anything that a look through ``root`` does not find."""
-        if name not in self._folders:
+        if name not in self._stamps:
             self.scan()
-        found = self._folders.get(name)
-        return found if found is not None and is_run(found) else None
+        if name not in self._stamps:
+            return None
+        found = self.root if self.single else self.root / name
+        return found if is_run(found) else None
 
-    @property
-    def folders(self) -> dict[str, Path]:
-        """What the last look through ``root`` found."""
-        return self._folders
-
-    def scan(self) -> dict[str, Path]:
-        """Every run's folder by its name."""
+    def scan(self) -> dict[str, Stamp]:
+        """Every run's name, and what changes when its record does."""
         if self.single:
-            self._folders = {self.root.name: self.root}
+            self._stamps = {self.root.name: stamp_of(str(self.root))} if is_run(self.root) else {}
         else:
-            known = self._folders
-            self._folders = {name: known.get(name) or self.root / name for name in _runs(str(self.root), DEPTH)}
-        return self._folders
+            self._stamps = dict(_runs(str(self.root), DEPTH))
+        return self._stamps
 
     def rows(self) -> list[Row]:
         """A row for every run, the newest first; a journal that has not grown is not read again."""
-        rows = []
-        for name, folder in self.scan().items():
-            try:
-                stamp = stamp_of(folder)
-            except OSError:
-                continue
-            known = self._rows.get(name)
-            if known is None or known[0] != stamp:
-                known = (stamp, Row(name, self._remembered.summary(name, folder, stamp)))
-                self._rows[name] = known
-            rows.append(known[1])
-        self._remembered.keep()
+        root = self.root.parent if self.single else self.root
+        told = self._remembered.summary
+        with self._listing:
+            rows = [Row(name, told(name, root, stamp)) for name, stamp in self.scan().items()]
+            self._remembered.keep()
         return sorted(rows, key=lambda row: (row.run.began_s, row.id), reverse=True)
 
 
-def _runs(folder: str, depth: int, below: str = "") -> Iterator[str]:
-    """Names of the runs below ``folder``."""
+def _runs(folder: str, depth: int, below: str = "") -> Iterator[tuple[str, Stamp]]:
+    """Runs below ``folder``: names and stamps."""
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
@@ -76,7 +65,8 @@ def _runs(folder: str, depth: int, below: str = "") -> Iterator[str]:
         return
     for entry in entries:
         name = below + entry.name
-        if os.path.isfile(f"{entry.path}/{JOURNAL}"):  # noqa: PTH113  thousands of times
-            yield name
-        elif depth > 1 and entry.name != MEDIA and not entry.name.startswith("."):
-            yield from _runs(entry.path, depth - 1, name + "/")
+        try:
+            yield name, stamp_of(entry.path)
+        except OSError:
+            if depth > 1 and entry.name != MEDIA and not entry.name.startswith("."):
+                yield from _runs(entry.path, depth - 1, name + "/")

@@ -72,7 +72,7 @@ class _Held:
 
     def now(self) -> OpenedRun:
         """The run as it is on disk."""
-        stamp, running = stamp_of(self._folder), is_written(self._folder)
+        stamp, running = stamp_of(str(self._folder)), is_written(self._folder)
         if self._opened is None or stamp != self._stamp or running != self._opened.running:
             self._opened = OpenedRun(self._name, self._followed() if running else self._whole(), running)
             self._stamp = stamp

@@ -67,7 +67,7 @@ class Pages:
     def list(self, library: Library, asked: Filter, *, only_rows: bool = False) -> str:
         """The list of runs, or what of it changes while runs go on."""
         every = library.rows()
-        rows = asked.apply(every, library.folders)
+        rows = asked.apply(every)
         pages = max(1, -(-len(rows) // PAGE_ROWS))
         page = min(asked.page, pages)
         visible = rows[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]

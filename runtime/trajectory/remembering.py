@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,12 +34,13 @@ _SECOND = chunk_path(Path(), 1).name
 Stamp = tuple[int, int, int]
 
 
-def stamp_of(folder: Path) -> Stamp:
+def stamp_of(folder: str) -> Stamp:
     """Changes whenever a run's record does: time, bytes and inode of its last file. OSError where there is none."""
-    name = f"{folder}/{JOURNAL}"
-    if os.path.exists(f"{folder}/{_SECOND}"):  # noqa: PTH110  thousands of times
-        name = str(chunk_paths(folder)[-1])
-    last = os.stat(name)  # noqa: PTH116
+    last = os.stat(f"{folder}/{JOURNAL}")  # noqa: PTH116  thousands of times
+    if not S_ISREG(last.st_mode):
+        raise FileNotFoundError(f"{folder}/{JOURNAL} is no file")
+    if os.path.exists(f"{folder}/{_SECOND}"):  # noqa: PTH110
+        last = chunk_paths(Path(folder))[-1].stat()
     return last.st_mtime_ns, last.st_size, last.st_ino
 
 
@@ -54,9 +56,8 @@ def list_runs(runs: Path) -> list[RunSummary]:
     remembered = RememberedRuns(runs)
     summaries = []
     for name in names:
-        folder = runs / name
         try:
-            summaries.append(remembered.summary(name, folder, stamp_of(folder)))
+            summaries.append(remembered.summary(name, runs, stamp_of(f"{runs}/{name}")))
         except OSError:
             continue  # no run
     remembered.keep()
@@ -72,19 +73,25 @@ class RememberedRuns:
         self._file = (cache or cache_folder()) / "runs" / f"{name}.json"
         self._kept: dict[str, Any] | None = None
         self._told: dict[str, tuple[Stamp, RunSummary]] = {}
+        self._asked: set[str] = set()
         self._read = 0
 
-    def summary(self, name: str, folder: Path, stamp: Stamp) -> RunSummary:
-        """The run called ``name``, whose record has this stamp now; as :func:`summarise`, it never raises."""
+    def summary(self, name: str, runs: Path, stamp: Stamp) -> RunSummary:
+        """The run ``runs / name``, whose record has this stamp now; as :func:`summarise`, it never raises."""
         known = self._told.get(name)
         if known is None or known[0] != stamp:
+            folder = runs / name
             known = stamp, self._recalled(name, folder, stamp) or self._summarised(folder)
             self._told[name] = known
+        self._asked.add(name)
         return known[1]
 
     def keep(self) -> None:
         """Write down what is known, if there is enough to gain; a cache that cannot be written is let be."""
         self._kept = None  # what was asked for is in memory now
+        if len(self._asked) < len(self._told):
+            self._told = {name: told for name, told in self._told.items() if name in self._asked}
+        self._asked = set()
         if self._read * 50 < len(self._told):
             return
         settled_ns = time.time_ns() - _SETTLED_NS
