@@ -40,6 +40,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
                {"x": "*bf16", "slots": "*i64", "values": "*bf16", "rows": "i32"}, 4),
     "combined": ("attention", "_combine", {"DIM": 128, "DIM_WIDE": 128, "MOST": 32}, {"out": "*bf16"}, 4),
 }  # fmt: skip
+GLUE = {
+    "HEADS": 32, "KV_HEADS": 4, "KV_WIDE": 4, "DIM": 128, "CHUNK": 16,
+    "INDEX_HEADS": 16, "INDEX_WIDE": 16, "INDEX_DIM": 64, "STEPS": 6,
+}  # fmt: skip
 TYPES = {"positions": "*i32", "rows": "*i32", "table": "*i32", "tallies": "*i32", "passing": "*i32", "passed": "*i32",
          "counts": "*i32", "out": "*i32", "q": "*bf16", "k": "*bf16", "v": "*bf16", "parts": "*fp32",
          "peaks": "*fp32", "sums": "*fp32", "weights": "*fp32", "scales": "*fp32"}  # fmt: skip
@@ -64,6 +68,20 @@ def test_scores_compile(scaled: bool, one_each: bool) -> None:
         _compiled(
             "scores", "_score", older, {"q": "*u8", "keys": "*u8", "scores": "*fp32"}, 4, GPUTarget("cuda", 80, 32)
         )
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_glue_compiles(rounded: bool) -> None:
+    import inspect
+
+    from keyeloop.model_backend.kernels.jit import glue
+
+    numbers = dict.fromkeys(("eps", "index_eps", "gate_scale", "root"), "fp32") | {"slots": "*i64"}
+    numbers |= {"weight_out": "*fp32", "index_scales": "*fp32" if rounded else "*bf16"}
+    pointers = list(inspect.signature(glue.prepare_token.fn).parameters)[:20]
+    known = dict.fromkeys(pointers, "*bf16") | numbers
+    known |= dict.fromkeys(("index_out", "index_values"), "*u8") if rounded else {}
+    _compiled("glue", "prepare_token", GLUE | {"FP8": rounded}, known, 4)
 
 
 def _compiled(
