@@ -23,6 +23,9 @@ class Form(StrEnum):
     OTEL = "otel"
 
 
+_OR_SEND = ", or a collector, as --endpoint URL or in OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
 def export(
     form: Annotated[Form, typer.Argument(help="ATIF 1.8, chat messages, token rows, or OpenTelemetry spans.")],
     run: Annotated[list[Path], typer.Argument(help="Runs: folders, or names below the folder of runs.")],
@@ -35,7 +38,12 @@ def export(
     ] = False,
     content: Annotated[bool, typer.Option("--content", help="otel: the texts too.")] = False,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="otel: send to a collector (OTLP over HTTP) in place of a file.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="otel: send to a collector (OTLP over HTTP) in place of a file; OTEL_EXPORTER_OTLP_ENDPOINT names one "
+            "too.",
+        ),
     ] = None,
     runs: Annotated[Path | None, typer.Option(help="Where runs are kept (default: runs).")] = None,
 ) -> int:
@@ -50,13 +58,17 @@ def export(
 
     below = load_config({"runs": runs}).runs
     read = [read_run(one, below) for one in run]
-    if form is Form.OTEL and endpoint is not None:
-        from keyeloop.agent.exporting.sending import send_spans
+    if endpoint is not None and (form is not Form.OTEL or out is not None):
+        raise InputError("--endpoint is for otel, in place of --out")
+    if form is Form.OTEL and out is None:
+        from keyeloop.agent.exporting.sending import endpoint_in_environment, send_spans
 
-        print(f"{send_spans(read, endpoint, content=content)} spans sent to {endpoint}")
-        return 0
+        collector = endpoint or endpoint_in_environment()
+        if collector is not None:
+            print(f"{send_spans(read, endpoint, content=content)} spans sent to {collector}")
+            return 0
     if out is None:
-        raise InputError("name the file to write, as --out FILE")
+        raise InputError("name the file to write, as --out FILE" + _OR_SEND * (form is Form.OTEL))
     if form is Form.ATIF and len(read) > 1:
         raise InputError("an ATIF document holds one run: name one, or export them one by one")
     out.parent.mkdir(parents=True, exist_ok=True)
