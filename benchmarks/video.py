@@ -100,7 +100,7 @@ def work(path: Path, library: str, row: str, hour_frames: int) -> dict[str, Any]
                 walls.append(time.perf_counter() - began)
                 wrong, count = wrong + (made and not _exact_clip(out, times[0])), count + 1
             else:
-                shown = [_number(one) for one in subject.frames(times)]
+                shown = subject.read(times, _number)
                 walls.append(time.perf_counter() - began)
                 told_s = getattr(subject, "shown_s", times) if library.endswith("key frames") else times
                 wrong += _wrong(shown, told_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,33 +25,47 @@ class Library(Protocol):
 
     version: str
 
-    def frames(self, times_s: Sequence[float]) -> Iterator[Pixels]:
-        """The frame on screen at each of ascending times."""
+    def read(self, times_s: Sequence[float], number: Callable[[Pixels], int]) -> list[int]:
+        """What ``number`` reads from the frame on screen at each of ascending times."""
 
     def clip(self, start_s: float, end_s: float, out: Path) -> bool:
         """Write a span as a playable file; False where the library does not."""
 
 
 class Keyeloop:
-    """The guarded child behind ``clip_video``, 64 frames a request."""
+    """The guarded child as ``clip_video`` has it, or, for frames all over a long video, as a run that watches it."""
 
     key_frames = False
 
     def __init__(self, path: Path) -> None:
-        from keyeloop.runtime.evidence import Region
+        from keyeloop.runtime.evidence import Region, Source
         from keyeloop.tools.video.decoder import Decoder
 
         self.version = "here"
         self.decoder, self._path, self._whole = Decoder(), str(path), Region(0, 0, *SOURCE)
-        self.decoder.probe(self._path)
-        self.shown_s: list[float | None] = []
+        facts = self.decoder.probe(self._path)
+        self._source = Source("video-1", "video", "", self._path, *SOURCE, facts.duration_s)
+        self.shown_s: list[float] = []
 
-    def frames(self, times_s: Sequence[float]) -> Iterator[Pixels]:
-        for first in range(0, len(times_s), 64):
-            wanted = times_s[first : first + 64]
-            cuts = self.decoder.cut(self._path, wanted, self._whole, *SIZE, key_frames=self.key_frames)
-            self.shown_s += [one.time_s for one in cuts]
-            yield from (one.pixels for one in cuts)
+    def read(self, times_s: Sequence[float], number: Callable[[Pixels], int]) -> list[int]:
+        """What ``number`` reads from each frame; those with ``key_frames`` only once each."""
+        from keyeloop.tools.video.readers import readers_for
+
+        found: dict[float, int] = {}
+        shown_s = [0.0] * len(times_s)
+
+        def take(place: int, time_s: float, pixels: Pixels | None) -> None:
+            shown_s[place] = time_s
+            if pixels is not None:
+                found[time_s] = number(pixels)
+
+        readers = readers_for(self._source, len(times_s))
+        far = len(times_s) > 1 and times_s[-1] - times_s[0] > 60
+        self.decoder.watch(
+            self._path, times_s, self._whole, SIZE, take, key_frames=self.key_frames, readers=readers if far else 1
+        )
+        self.shown_s = sorted(found) if self.key_frames else shown_s
+        return [found[time_s] for time_s in self.shown_s]
 
     def clip(self, start_s: float, end_s: float, out: Path) -> bool:
         from keyeloop.tools.video.excerpt import cut_clip
@@ -60,13 +74,23 @@ class Keyeloop:
         return True
 
 
+class InOrder:
+    """Libraries that give one frame after the other."""
+
+    def read(self, times_s: Sequence[float], number: Callable[[Pixels], int]) -> list[int]:
+        return [number(one) for one in self.frames(times_s)]
+
+    def frames(self, times_s: Sequence[float]) -> Iterator[Pixels]:
+        raise NotImplementedError
+
+
 class KeyeloopKeys(Keyeloop):
     """The same with ``key_frames``: not the frames asked for, but true times."""
 
     key_frames = True
 
 
-class OpenCV:
+class OpenCV(InOrder):
     def __init__(self, path: Path) -> None:
         import cv2
 
@@ -90,7 +114,7 @@ class OpenCV:
         return False
 
 
-class Decord:
+class Decord(InOrder):
     def __init__(self, path: Path) -> None:
         import decord
 
@@ -105,7 +129,7 @@ class Decord:
         return False
 
 
-class Torchcodec:
+class Torchcodec(InOrder):
     def __init__(self, path: Path) -> None:
         from torchcodec.decoders import VideoDecoder
 
@@ -123,7 +147,7 @@ class Torchcodec:
         return False
 
 
-class Ffmpeg:
+class Ffmpeg(InOrder):
     """One process a frame, or one for a run of frames that lie close."""
 
     def __init__(self, path: Path) -> None:

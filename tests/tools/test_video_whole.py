@@ -12,9 +12,11 @@ from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
+from keyeloop.tools.video import whole
 from keyeloop.tools.video.child import tape
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.probe import open_source
+from keyeloop.tools.video.readers import readers_for
 from keyeloop.tools.video.schedule import Film, Pace, schedule
 from keyeloop.tools.video.whole import Stored, show_frames, watch_frames
 from tests.tools.conftest import TileCost
@@ -78,8 +80,49 @@ async def test_the_child_s_limit_of_processor_time_is_of_one_frame(tmp_path: Pat
     assert len(stored) == 150 and spent > 100, "hundredths of a second"
 
 
-async def test_cancelling_stops_the_pass(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "long.mp4", [40 * n for n in range(400)])
+@pytest.mark.parametrize("name", ["groups.mp4", "groups.mkv", "groups.ts"])
+async def test_several_readers_show_the_same_bytes_as_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"bf": "2", "g": "8", "x264-params": "scenecut=0"}
+    path = write_video(tmp_path / name, [40 * n for n in range(200)], options=options)
+    found, threads = [], []
+    for readers in (1, 6):
+        monkeypatch.setattr(whole, "readers_for", lambda *_: readers)  # noqa: B023
+        media = MediaStore(tmp_path / f"media-{readers}")
+        with Decoder() as decoder:
+            source, most = open_source(path, "video-1", decoder=decoder), 0
+
+            def on_frame(done: int) -> None:
+                nonlocal most
+                most = max(most, len(list(Path(f"/proc/{decoder.pid}/task").iterdir())))
+
+            moments = [n / 25 + 0.02 for n in range(0, 200, 3) for _ in range(2)]
+            found.append(await watch_frames(source, moments, (140, 84), decoder, media, on_frame))
+            threads.append(most)
+            (again,) = decoder.cut(str(path), [1.0], source.whole, 140, 84)
+    assert found[0] == found[1] and len(found[0]) == 67
+    assert threads[1] >= 7, "a thread for each reader"
+    assert again.time_s == 1.0, "the child goes on as before"
+
+
+def test_how_many_readers_a_video_is_worth() -> None:
+    def readers(width: int, height: int, duration_s: float, moments: int, cores: int) -> int:
+        source = Source("video-1", "video", "0" * 64, "hour.mp4", width, height, duration_s)
+        return readers_for(source, moments, cores)
+
+    assert readers(1280, 720, 3600.0, 512, 1) == 1
+    assert readers(1280, 720, 3600.0, 512, 2) == 2
+    assert readers(1280, 720, 3600.0, 512, 64) == 8 and readers(1920, 1080, 3600.0, 512, 64) == 4, "memory is bounded"
+    assert readers(3840, 2160, 3600.0, 512, 64) == 1
+    assert readers(1280, 720, 59.0, 512, 8) == 1 and readers(1280, 720, 3600.0, 15, 8) == 1, "too short to be shared"
+    assert readers(1280, 720, 100.0, 512, 8) == 3 and readers(1280, 720, 3600.0, 16, 8) == 2
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+async def test_cancelling_stops_the_pass(readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "readers_for", lambda *_: readers)
+    path = write_video(tmp_path / "long.mp4", [40 * n for n in range(400)], options={"g": "12"})
     begun = asyncio.Event()
     here = asyncio.get_running_loop()
     seen: list[int] = []

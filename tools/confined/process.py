@@ -20,7 +20,15 @@ from keyeloop.tools.confined.wire import WireBroken, WireClosed, receive
 START_TIMEOUT_S = 60.0
 _ABOVE = (keyeloop, keyeloop.runtime, keyeloop.tools, keyeloop.tools.confined)
 _PASSED_ON = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-_SET = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+_SET = {
+    "LC_ALL": "C.UTF-8",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "262144",
+    "MALLOC_TRIM_THRESHOLD_": "262144",
+}
+"""Few threads, and memory of pictures goes back to the system at once (the C library keeps it for later otherwise)."""
 _BOOT = """
 import importlib, json, sys, types
 setup = json.loads(sys.argv[1])

@@ -6,9 +6,11 @@ import math
 import os
 import re
 import signal
+import socket
 import stat
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -103,22 +105,37 @@ class Decoder:
         ``times_s`` None is for an image. ``key_frames`` takes the key frame at or before each moment instead: much
         faster in a long video, and still with its own time. Raises Unusable as :meth:`probe` does.
         """
-        request = {
-            "op": "cut",
-            "times": None if times_s is None else [float(time_s) for time_s in times_s],
-            "region": [region.x0, region.y0, region.x1, region.y1],
-            "size": [width, height],
-            "keys": key_frames,
-        }
-        reply, payload = self._ask(path, request)
-        times, each = reply.get("times"), width * height * 3
-        wanted = 1 if times_s is None else len(times_s)
-        if not isinstance(times, list) or not 1 <= len(times) <= wanted or len(payload) != each * len(times):
+        cuts: list[Cut] = []
+        known: set[float | None] = set()
+
+        def take(place: int, time_s: float | None, pixels: NDArray[np.uint8] | None) -> None:
+            if pixels is not None and time_s not in known:
+                known.add(time_s)
+                cuts.append(Cut(time_s, pixels))
+
+        self._watch(path, times_s, region, (width, height), take, {"keys": key_frames})
+        if not cuts:
             raise self._broken()
-        if not all(time is None or (isinstance(time, float) and math.isfinite(time)) for time in times):
-            raise self._broken()
-        stack = np.frombuffer(payload, np.uint8).reshape(len(times), height, width, 3)
-        return tuple(Cut(time, pixels) for time, pixels in zip(times, stack, strict=True))
+        return tuple(cuts)
+
+    def watch(
+        self,
+        path: str,
+        times_s: Sequence[float],
+        region: Region,
+        size: tuple[int, int],
+        take: Callable[[int, float, NDArray[np.uint8] | None], None],
+        *,
+        key_frames: bool = False,
+        readers: int = 1,
+    ) -> None:
+        """As :meth:`cut`, for many moments: hands each frame to ``take`` at once, and bounds the time of one frame.
+
+        ``take`` is called in this thread with a moment's index, its frame's own time, and the pixels, None where they
+        were given before for another moment. At most so many ``readers`` work side by side, a core each; the frames are
+        the same, but several give them in any order. What ``take`` raises ends the child.
+        """
+        self._watch(path, times_s, region, size, take, {"keys": key_frames, "readers": max(1, readers)})
 
     def ask(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Send one request of ``child/main.py`` about a file. Raises Unusable as :meth:`probe` does."""
@@ -144,7 +161,55 @@ class Decoder:
     ) -> None:
         self.close()
 
+    def _watch(
+        self,
+        path: str,
+        times_s: Sequence[float] | None,
+        region: Region,
+        size: tuple[int, int],
+        take: Callable[[int, Any, NDArray[np.uint8] | None], None],
+        more: dict[str, Any],
+    ) -> None:
+        width, height = size
+        told: set[int] = set()
+        wanted = 1 if times_s is None else len(times_s)
+
+        def check(reply: dict[str, Any], payload: bytes) -> bool:
+            place, time_s = reply.get("place"), reply.get("time")
+            if reply.get("end") is True:
+                if len(told) != wanted:
+                    raise self._broken()
+                return True
+            if not isinstance(place, int) or not 0 <= place < wanted or place in told:
+                raise self._broken()
+            if time_s is not None and not (isinstance(time_s, float) and math.isfinite(time_s)):
+                raise self._broken()
+            if (time_s is None) != (times_s is None) or len(payload) not in (0, width * height * 3):
+                raise self._broken()
+            told.add(place)
+            take(place, time_s, np.frombuffer(payload, np.uint8).reshape(height, width, 3) if payload else None)
+            return False
+
+        request = {
+            "op": "cut",
+            "times": None if times_s is None else [float(time_s) for time_s in times_s],
+            "region": [region.x0, region.y0, region.x1, region.y1],
+            "size": [width, height],
+        }
+        self._converse(path, request | more, check)
+
     def _ask(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        replies: list[tuple[dict[str, Any], bytes]] = []
+
+        def only(reply: dict[str, Any], payload: bytes) -> bool:
+            replies.append((reply, payload))
+            return True
+
+        self._converse(path, request, only)
+        return replies[0]
+
+    def _converse(self, path: str, request: dict[str, Any], on_reply: Callable[[dict[str, Any], bytes], bool]) -> None:
+        """Send a request about a file and hand over the replies, until one is said to be the last."""
         with self._turn:
             fd = open_file(path)
             try:
@@ -157,9 +222,13 @@ class Decoder:
                 channel = self._child.channel()
                 own_s = request.get("cpu_s")  # of a request that may take longer than others
                 cpu_s = self._cpu_s if own_s is None else own_s
-                channel.settimeout(self._wall_s if own_s is None else max(self._wall_s, own_s))
+                allowed_s = self._wall_s if own_s is None else max(self._wall_s, own_s)
+                until_s = time.monotonic() + allowed_s
+                channel.settimeout(allowed_s)
                 send(channel, {**request, "cpu_s": cpu_s}, fd=fd)
-                reply, payload, stray = receive(channel)
+                while not self._last(channel, on_reply):
+                    if "readers" not in request:  # else every frame has its own time
+                        channel.settimeout(max(1e-3, until_s - time.monotonic()))
             except TimeoutError:
                 self._child.drop(0)
                 raise Unusable(f"took longer than {self._wall_s:g} s to decode and was stopped; {_CURE}") from None
@@ -167,12 +236,19 @@ class Decoder:
                 raise self._death(self._child.drop(5.0)) from None
             finally:
                 os.close(fd)
+
+    def _last(self, channel: socket.socket, on_reply: Callable[[dict[str, Any], bytes], bool]) -> bool:
+        reply, payload, stray = receive(channel)
         if stray is not None:
             os.close(stray)
             raise self._broken()
         if "error" in reply:
             raise Unusable(" ".join(str(reply["error"]).split())[:400])
-        return reply, payload
+        try:
+            return on_reply(reply, payload)
+        except BaseException:
+            self._child.drop(0)  # it has more to say that nobody listens to
+            raise
 
     def _require_unchanged(self, path: str, fd: int) -> None:
         status = os.fstat(fd)

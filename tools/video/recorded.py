@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ class RecordedDecoder(Decoder):
         super().__init__()
         self._recorded = {source.path: source for source in sources}
 
-    def _ask(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _converse(self, path: str, request: dict[str, Any], on_reply: Callable[[dict[str, Any], bytes], bool]) -> None:
         source = self._recorded.get(path)
         if source is not None:
             _require_same(source)
             self._recorded.pop(path, None)  # from here on it is watched as a file of any run
-        return super()._ask(path, request)
+        super()._converse(path, request, on_reply)
 
 
 def _require_same(source: Source) -> None:

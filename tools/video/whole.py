@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyeloop.runtime.content import Image, MediaRef, Video
 from keyeloop.runtime.errors import InputError
@@ -16,6 +16,7 @@ from keyeloop.runtime.media import MediaStore
 from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Decoder
+from keyeloop.tools.video.readers import readers_for
 
 STORING_THREADS = 2
 WAITING_FRAMES = 8
@@ -39,10 +40,11 @@ async def watch_frames(
 ) -> tuple[Stored, ...]:
     """The distinct frames on screen at ascending moments, resized to ``size`` (width, height) and stored.
 
-    Decoding goes forward; where a key frame lies well ahead it is sought (see ``child/tape.py``). Every frame is a
-    request of its own to the guarded child, so that its limits of processor and wall time grow with the number of
-    frames. ``on_frame`` is called, in another thread, with how many moments are done. Cancelling it stops the decoding,
-    and nothing is stored after it has returned. Raises InputError for a file that cannot be decoded.
+    Decoding goes forward; where a key frame lies well ahead it is sought (see ``child/tape.py``). Long videos are read
+    by several readers side by side in the guarded child (see ``readers.py``), with the same frames. The child's
+    limits of processor and wall time are for each frame. ``on_frame`` is called, in another thread, with how many
+    moments are done. Cancelling it stops the decoding, and nothing is stored after it has returned. Raises InputError
+    for a file that cannot be decoded.
     """
     cancelled = threading.Event()
     working = asyncio.create_task(
@@ -75,19 +77,23 @@ def _watch(
     on_frame: Callable[[int], None],
     cancelled: threading.Event,
 ) -> tuple[Stored, ...]:
-    times: list[float] = []
-    stored: list[MediaRef] = []
+    stored: dict[float, Future[MediaRef]] = {}
     waiting: deque[Future[MediaRef]] = deque()
+    done = 0
+
+    def take(place: int, time_s: float, pixels: Any) -> None:
+        nonlocal done
+        if cancelled.is_set():
+            raise Unusable("is no longer looked at: that was stopped")
+        if pixels is not None and time_s not in stored:
+            stored[time_s] = pool.submit(media.put_image, pixels)
+            waiting.append(stored[time_s])
+        while len(waiting) > WAITING_FRAMES:
+            waiting.popleft().result()
+        done += 1
+        on_frame(done)
+
     with ThreadPoolExecutor(STORING_THREADS, "store frames") as pool:
-        for done, moment_s in enumerate(moments_s, 1):
-            if cancelled.is_set():
-                break
-            (one,) = decoder.cut(source.path, [moment_s], source.whole, *size)
-            if one.time_s is not None and one.time_s not in times[-1:]:
-                times.append(one.time_s)
-                waiting.append(pool.submit(media.put_image, one.pixels))
-            while len(waiting) > WAITING_FRAMES:
-                stored.append(waiting.popleft().result())
-            on_frame(done)
-        stored += [future.result() for future in waiting]
-    return tuple(Stored(time_s, ref) for time_s, ref in zip(times, stored, strict=True))
+        readers = readers_for(source, len(moments_s))
+        decoder.watch(source.path, moments_s, source.whole, size, take, readers=readers)
+    return tuple(Stored(time_s, future.result()) for time_s, future in sorted(stored.items()))

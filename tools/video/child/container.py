@@ -78,8 +78,8 @@ def open_stream(file: Any, demuxer: str) -> InputContainer:
     return container
 
 
-def video_stream(container: InputContainer) -> VideoStream:
-    """The stream to look at: the best one that is not a cover picture, ready to decode.
+def video_stream(container: InputContainer, threads: int = MAX_THREADS) -> VideoStream:
+    """The stream to look at: the best one that is not a cover picture, ready to decode with at most so many threads.
 
     Raises Unusable when there is none or its codec is not one of those we decode.
     """
@@ -93,7 +93,7 @@ def video_stream(container: InputContainer) -> VideoStream:
     if codec not in DECODERS:
         raise Unusable(f"is coded as {codec}, which is not decoded here; convert it to h264 in mp4")
     stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
+    stream.codec_context.thread_count = min(threads, os.cpu_count() or 1)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = av.stream.Discard.all

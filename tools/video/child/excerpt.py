@@ -72,11 +72,16 @@ def _copied(reader: VideoReader, begin: int, stop: int) -> Made | None:
         out = io.BytesIO()
         with sound(reader, begin, end) as heard, av.open(out, "w", format="mp4") as file:
             track: Any = file.add_stream_from_template(stream, opaque=True)
-            moved = [_moved(packet, begin, track) for packet in packets[: last_needed + 1]]
+            del packets[last_needed + 1 :]
+            moved = [_moved(packet, begin, track) for packet in packets]
             _date(moved)
             moved[-1].duration = end - wanted[-1]
             _mux(file, moved, heard)
-    data = shown_for(out.getvalue(), float((end - begin) * reader.tick))
+            del packets, moved
+    copied = out.getvalue()
+    out.close()
+    data = shown_for(copied, float((end - begin) * reader.tick))
+    del copied
     expected = [(ticks - begin) * reader.tick for ticks in wanted]
     return (data, [*wanted, end], heard is not None) if _shows(data, expected) else None
 

@@ -3,9 +3,11 @@
 Requests (header; every one carries the media file's descriptor):
 
 - ``{"op": "probe", "cpu_s"}`` -> ``{"kind", "width", "height", "duration_s", "fps"}``, the last two null for an image
-- ``{"op": "cut", "cpu_s", "times", "keys", "region", "size"}`` -> ``{"times", "index"}`` and width x height x 3 bytes a
-  frame; ``times`` null for an image. Frames are distinct: ``index`` tells which frame answers each asked time. With
-  ``keys`` they are the key frames before those times.
+- ``{"op": "cut", "cpu_s", "times", "keys", "region", "size", "readers"}`` -> for each asked time ``{"place", "time"}``,
+  its index and the time of its frame, with width x height x 3 bytes, or none for a frame that was sent before; after
+  the last ``{"end": true}``. ``times`` null is for an image, whose time is null. With ``keys`` frames are those key
+  frames that come before. With ``readers``, at most so many side by side, they come in any order, and ``cpu_s`` is for
+  each frame.
 - ``{"op": "excerpt", "cpu_s", "start_s", "end_s", "copy"}`` -> the other fields of Excerpt, and its file
 - ``{"op": "words", "cpu_s"}`` -> the subtitle tracks as JSON; ``"words beside"``: those of a subtitle file
 
@@ -21,6 +23,7 @@ import os
 import socket
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +38,7 @@ from keyeloop.tools.confined.limits import allow_cpu, lock_down
 from keyeloop.tools.confined.wire import WireClosed, receive, send
 from keyeloop.tools.video.child.excerpt import excerpt
 from keyeloop.tools.video.child.picture import cut
+from keyeloop.tools.video.child.showing import Wish, shots
 from keyeloop.tools.video.child.sniff import sniff
 from keyeloop.tools.video.child.still import StillReader
 from keyeloop.tools.video.child.subtitles import Track, embedded, subtitle_file
@@ -44,6 +48,7 @@ MAX_OPEN = 12
 
 Reader = VideoReader | StillReader
 Identity = tuple[int, int, int, int]
+Reply = tuple[dict[str, Any], bytes | memoryview]
 
 
 def main(channel_fd: int) -> None:
@@ -59,57 +64,67 @@ def main(channel_fd: int) -> None:
             return
         if fd is None:
             raise SystemExit("a request without a file")
-        allow_cpu(float(header["cpu_s"]))
-        payload: bytes | memoryview
+        _allow_cpu(header)
         try:
-            if header["op"] == "words beside":
-                reply, payload = _words((subtitle_file(fd),))
-            else:
-                reply, payload = _answer(header, _reader(readers, fd))
+            for reply, payload in _answers(header, readers, fd):
+                send(channel, reply, payload)
+                if header.get("readers"):
+                    _allow_cpu(header)
+        except WireClosed:
+            return
         except Unusable as error:
-            reply, payload = {"error": str(error)}, b""
+            send(channel, {"error": str(error)})
         except MemoryError:
-            reply, payload = {"error": "needs more memory than decoding may use; make its frames smaller"}, b""
+            send(channel, {"error": "needs more memory than decoding may use; make its frames smaller"})
         except Exception as error:
             send(channel, {"error": f"broke the decoder ({type(error).__name__}: {error}); convert it to h264 in mp4"})
             return
-        send(channel, reply, payload)
 
 
-def _answer(header: dict[str, Any], reader: Reader) -> tuple[dict[str, Any], bytes | memoryview]:
+def _allow_cpu(header: dict[str, Any]) -> None:
+    allow_cpu(float(header["cpu_s"]) * (header.get("readers") or 1))
+
+
+def _answers(header: dict[str, Any], readers: OrderedDict[Identity, Reader], fd: int) -> Iterator[Reply]:
+    if header["op"] == "words beside":
+        yield _words((subtitle_file(fd),))
+    elif header["op"] == "cut":
+        yield from _cut(header, _reader(readers, fd))
+        yield {"end": True}, b""
+    else:
+        yield _answer(header, _reader(readers, fd))
+
+
+def _answer(header: dict[str, Any], reader: Reader) -> Reply:
     if header["op"] == "probe":
         if isinstance(reader, StillReader):
             still = {"kind": "image", "width": reader.width, "height": reader.height}
             return {**still, "duration_s": None, "fps": None}, b""
         return {"kind": "video", **asdict(reader.facts)}, b""
-    if header["op"] in ("excerpt", "words") and isinstance(reader, StillReader):
+    if isinstance(reader, StillReader):
         raise Unusable("is a picture, not a video; name a video")
-    if header["op"] == "words" and isinstance(reader, VideoReader):
+    if header["op"] == "words":
         return _words(embedded(reader))
-    if header["op"] == "excerpt" and isinstance(reader, VideoReader):
-        made = excerpt(reader, header["start_s"], header["end_s"], copy=header["copy"])
-        told = {"start_s": made.start_s, "end_s": made.end_s, "frames": made.frames}
-        return {**told, "copied": made.copied, "sound": made.sound}, made.data
+    made = excerpt(reader, header["start_s"], header["end_s"], copy=header["copy"])
+    told = {"start_s": made.start_s, "end_s": made.end_s, "frames": made.frames}
+    return {**told, "copied": made.copied, "sound": made.sound}, made.data
+
+
+def _cut(header: dict[str, Any], reader: Reader) -> Iterator[Reply]:
     left, top, right, bottom = header["region"]
     width, height = header["size"]
     region, size = (left, top, right, bottom), (width, height)
     if isinstance(reader, StillReader):
         pixels = cut(reader.pixels, (reader.width, reader.height), region, size)
-        return {"times": [None], "index": [0]}, pixels.tobytes()
-    look = reader.key_frame if header.get("keys") else reader.shown
-    times: list[float] = []
-    index: list[int] = []
-    pictures = np.empty((len(header["times"]), height, width, 3), np.uint8)
-    for time_s in header["times"]:
-        shown = look(time_s)
-        if shown.time_s not in times:
-            pictures[len(times)] = reader.picture(shown, region, size)
-            times.append(shown.time_s)
-        index.append(times.index(shown.time_s))
-    return {"times": times, "index": index}, pictures[: len(times)].data.cast("B")
+        yield {"place": 0, "time": None}, np.ascontiguousarray(pixels).data.cast("B")
+        return
+    wish = Wish(region, size, header.get("keys") is True)
+    for shot in shots(reader, header["times"], wish, header.get("readers") or 1):
+        pixels_of = b"" if shot.pixels is None else np.ascontiguousarray(shot.pixels).data.cast("B")
+        yield {"place": shot.place, "time": shot.time_s}, pixels_of
 
 
-def _words(tracks: tuple[Track, ...]) -> tuple[dict[str, Any], bytes]:
+def _words(tracks: tuple[Track, ...]) -> Reply:
     return {}, json.dumps([asdict(track) for track in tracks]).encode()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from av.video.frame import VideoFrame
 
-KEEP_BYTES = 16 << 20
+KEEP_BYTES = 6 << 20
 
 
 @dataclass(frozen=True)

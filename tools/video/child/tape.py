@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from keyeloop.tools.video.child.container import open_container, video_stream
+from keyeloop.tools.video.child.container import MAX_THREADS, open_container, video_stream
 
 FIRST_STEP_BACK_S = 1.0
 SEEK_COST_FRAMES = 8
@@ -25,6 +25,8 @@ ENOUGH_PACKETS = 24
 """More than any codec here reorders: the latest of so many last packets is the latest frame."""
 SETTLE_S = 1.5
 """After a seek in an MPEG program stream, times are guesses until one is stored, within 0.7 s (ISO 13818-1 2.7.4)."""
+SEARCHED = frozenset({"mpegts", "mpeg"})
+"""Formats in which every packet tells its time, so that seeking needs no index."""
 
 Packets: TypeAlias = "Iterator[Packet[VideoStream]]"
 
@@ -32,11 +34,11 @@ Packets: TypeAlias = "Iterator[Packet[VideoStream]]"
 class Tape:
     """Reads one video stream of a file; times are ticks of ``tick`` seconds, as the stream counts them."""
 
-    def __init__(self, fd: int, demuxer: str) -> None:
+    def __init__(self, fd: int, demuxer: str, threads: int = MAX_THREADS) -> None:
         """Opens the file behind ``fd``, which stays the caller's. Raises Unusable."""
-        self._fd, self._demuxer = fd, demuxer
+        self._fd, self._demuxer, self._threads = fd, demuxer, threads
         self._container = open_container(fd, demuxer)
-        self.stream = video_stream(self._container)
+        self.stream = video_stream(self._container, threads)
         self.tick = self.stream.time_base or Fraction(1, av.time_base)
         self._fed_ticks = 0
         self._at_start = True
@@ -48,11 +50,17 @@ class Tape:
     def rewind(self) -> Packets:
         """All packets, from the first."""
         if not self._at_start:
-            self._container.close()
-            self._container = open_container(self._fd, self._demuxer)
-            self.stream = video_stream(self._container)
+            self.reopen(self._threads)
         self._at_start = False
         return self._container.demux(self.stream)
+
+    def reopen(self, threads: int) -> None:
+        """Begin anew, decoding with at most so many threads."""
+        self._threads = threads
+        self._container.close()
+        self._container = open_container(self._fd, self._demuxer)
+        self.stream = video_stream(self._container, threads)
+        self._at_start = True
 
     def approaches(self, ticks: int, first_ticks: int) -> Iterator[Packets]:
         """Packets from key frames at or before ``ticks``, each try from further back, the last from the beginning.
@@ -121,6 +129,13 @@ class Tape:
             return True
         complete = at >= 0 and len(index) >= self.stream.frames > 0
         return not complete and ahead > self._ticks(READ_ON_S)
+
+    def key_frames(self) -> int | None:
+        """How many key frames a seek finds at once; None where seeking is a search, which wants no index."""
+        if self._demuxer in SEARCHED:
+            return None
+        index = self.stream.index_entries
+        return sum(index[place].is_keyframe for place in range(len(index)))
 
     def end_ticks(self, first_ticks: int) -> int:
         """Where the last frame ends, from the packets at the end, or from all where no seek finds those."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -19,7 +20,7 @@ from av.video.stream import VideoStream
 
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.colour import HLG, PQ, to_screen
-from keyeloop.tools.video.child.container import open_container
+from keyeloop.tools.video.child.container import MAX_THREADS, open_container
 from keyeloop.tools.video.child.fields import woven
 from keyeloop.tools.video.child.picture import Orientation, Pixels, cut
 from keyeloop.tools.video.child.recent import RecentFrames, Shown
@@ -30,6 +31,8 @@ TOLERANCE_S = 1e-6
 """A moment this little before a frame's own time shows that frame: a time that went through a float comes back."""
 ORDER_CHECK_FRAMES = 32
 MAX_FPS = 1000
+MOST_READERS = 16
+KEYS_A_READER = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,38 @@ class VideoReader:
         self._recent.clear()
         self._tape.close()
         os.close(self._fd)
+
+    def twin(self) -> VideoReader:
+        """Another reader of the same file, at a position of its own and of one thread; nothing is measured again."""
+        made = copy.copy(self)
+        made._fd = os.dup(self._fd)
+        try:
+            made._tape = Tape(made._fd, self._demuxer, threads=1)
+        except BaseException:
+            os.close(made._fd)
+            raise
+        made._reel = Reel(made._tape, iter(()), spares=False)
+        made._recent, made._colours = RecentFrames(keep_bytes=0), VideoReformatter()
+        return made
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Decode with one thread meanwhile and keep no frame, which takes the least work and memory."""
+        self._begin_anew(1, RecentFrames(keep_bytes=0))
+        try:
+            yield
+        finally:
+            self._begin_anew(MAX_THREADS, RecentFrames())
+
+    def _begin_anew(self, threads: int, recent: RecentFrames) -> None:
+        self._recent = recent
+        self._tape.reopen(threads)
+        self._reel = Reel(self._tape, iter(()), spares=False)
+
+    def useful_readers(self) -> int:
+        """How many readers side by side are faster than one: each wants key frames of its own to begin at."""
+        keys = self._tape.key_frames()
+        return MOST_READERS if keys is None else max(1, min(MOST_READERS, keys // KEYS_A_READER))
 
     def shown(self, time_s: float) -> Shown:
         """The frame on screen at ``time_s``: the last one that begins at or before it, the first one before that."""
