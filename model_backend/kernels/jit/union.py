@@ -1,0 +1,197 @@
+"""Triton: the places that adjacent queries chose, each once, with a mask of who chose it.
+
+A program takes a block of queries. Every place has a cell of scratch memory in which each query sets its bit; a count
+over the cells in order then gives each place its rank, and the lowest query that chose it writes it there. Cells are
+left zero for the next block. Costs little beyond reading the choices and one pass over the cells.
+
+A block's queries may be of several requests: each run of one request makes a list of its own, behind the one before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PROGRAMS = 264
+"""Programs that share the blocks; each has scratch memory for one context."""
+PAD = 128
+"""Lists are filled up to a multiple of this with places that nobody chose, so that they are read without bounds."""
+PIECE = 8192
+SAMPLE = 16
+"""Choices of each query that the first guess of a block's overlap rests on."""
+
+
+@dataclass(frozen=True)
+class Unions:
+    """Lists of B blocks of ``queries`` adjacent queries."""
+
+    slots: Tensor
+    """[B, room] int32: slots of the chosen places; within a request, of ascending places."""
+    masks: Tensor
+    """[B, room], uint8 for up to 8 queries, else int16: bit r is set where query r of the block chose the place."""
+    lengths: Tensor
+    """[B] int32: entries of each list; -1 where a list would be longer than asked for."""
+    queries: int
+
+
+@triton.jit
+def _ones(bits):
+    """How many bits are set."""
+    bits = bits - ((bits >> 1) & 0x55555555)
+    bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+    bits = (bits + (bits >> 4)) & 0x0F0F0F0F
+    return (bits * 0x01010101) >> 24
+
+
+@triton.jit
+def _distinct(positions, rows, first, tokens, chosen, QUERIES: tl.constexpr, SAMPLE: tl.constexpr, STEPS: tl.constexpr):
+    """Distinct places as a part of all choices of a block, guessed from some of them by looking each up everywhere."""
+    number = tl.arange(0, QUERIES * SAMPLE)
+    token = first + number // SAMPLE
+    index = ((number % SAMPLE) * 2 + 1) * chosen // (2 * SAMPLE)
+    asks = token < tokens
+    row = tl.load(rows + token, mask=asks, other=-1)
+    place = tl.load(positions + token * chosen + index, mask=asks, other=-1)
+    other = first + tl.arange(0, QUERIES)
+    same = row[:, None] == tl.load(rows + other, mask=other < tokens, other=-2)[None, :]
+    wanted = place[:, None]
+    same &= wanted >= 0
+    lists = positions + other[None, :] * chosen
+    low = tl.zeros((QUERIES * SAMPLE, QUERIES), tl.int32)
+    high = low + chosen
+    for _ in range(STEPS):
+        middle = (low + high) // 2
+        found = tl.load(lists + middle, mask=same & (low < high), other=-1)
+        below = (found >= 0) & (found < wanted)
+        low = tl.where(same & (low < high) & below, middle + 1, low)
+        high = tl.where(same & (low < high) & ~below, middle, high)
+    hit = tl.load(lists + low, mask=same & (low < chosen), other=-1) == wanted
+    holders = tl.sum((hit & same).to(tl.int32), 1)
+    known = place >= 0
+    share = tl.where(known, 1.0 / tl.maximum(holders, 1).to(tl.float32), 0.0)
+    return tl.sum(share, 0) / tl.maximum(tl.sum(known.to(tl.int32), 0), 1).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["tokens", "blocks", "chosen"], do_not_specialize_on_alignment=["rows"])
+def _unite(
+    positions, rows, table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen,
+    table_stride, seen_stride, rank_stride, room,
+    QUERIES: tl.constexpr, CHUNK: tl.constexpr, PIECE: tl.constexpr, PAD: tl.constexpr, SAMPLE: tl.constexpr,
+    STEPS: tl.constexpr,
+):  # fmt: skip
+    WORDS: tl.constexpr = PIECE // 32
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    seen += program.to(tl.int64) * seen_stride
+    ranks += program.to(tl.int64) * rank_stride
+    lane = tl.arange(0, CHUNK)
+    kind = seen.dtype.element_ty
+    for block in range(program, blocks, programs):
+        first = tl.zeros((), tl.int64) + block * QUERIES
+        total = tl.zeros((), tl.int32)
+        guess = _distinct(positions, rows, first, tokens, chosen, QUERIES, SAMPLE, STEPS)
+        if guess <= share + 0.1:
+            out = first // QUERIES * room
+            ends = tl.minimum(first + QUERIES, tokens)
+            begin = tl.zeros((), tl.int32)
+            count = tl.zeros((CHUNK,), tl.int32)
+            last = tl.full((CHUNK,), -1, tl.int32)
+            for number in range(QUERIES):
+                token = first + number
+                row = tl.load(rows + token, mask=token < tokens, other=-1)
+                following = tl.load(rows + token + 1, mask=token + 1 < ends, other=-1)
+                chose, stop = positions + token * chosen, tl.where(token < tokens, chosen, 0)
+                for start in range(0, chosen, CHUNK):
+                    inside = start + lane < stop
+                    place = tl.load(chose + start + lane, mask=inside, other=-1)
+                    there = place >= 0
+                    mask = tl.load(seen + place, mask=there, other=0).to(tl.int32)
+                    tl.store(seen + place, (mask | (1 << number)).to(kind), mask=there)
+                    count += there.to(tl.int32)
+                    last = tl.maximum(last, place)
+                tl.debug_barrier()
+                if following != row:
+                    limit = tl.max(last, 0) + 1
+                    last = tl.full((CHUNK,), -1, tl.int32)
+                    for start in range(0, limit, PIECE):
+                        cells = tl.load(seen + start + tl.arange(0, PIECE))
+                        used = tl.reshape((cells != 0).to(tl.uint32), (WORDS, 32))
+                        word = tl.sum(used << tl.arange(0, 32).to(tl.uint32)[None, :], 1)
+                        held = tl.sum(used, 1).to(tl.int32)
+                        rank = total + tl.cumsum(held, 0) - held
+                        total += tl.sum(held, 0)
+                        packed = (rank.to(tl.int64) << 32) | word.to(tl.int64)
+                        tl.store(ranks + start // 32 + tl.arange(0, WORDS), packed)
+                    tl.debug_barrier()
+                    own = table + row.to(tl.int64) * table_stride
+                    for other in range(begin, number + 1):
+                        token = first + other
+                        chose, stop = positions + token * chosen, tl.where(token < tokens, chosen, 0)
+                        for start in range(0, chosen, CHUNK):
+                            inside = start + lane < stop
+                            place = tl.load(chose + start + lane, mask=inside, other=-1)
+                            there = place >= 0
+                            mask = tl.load(seen + place, mask=there, other=0).to(tl.int32)
+                            owns = there & (mask != 0) & ((mask & ((1 << other) - 1)) == 0)
+                            cell = tl.maximum(place, 0)
+                            packed = tl.load(ranks + cell // 32, mask=owns, other=0)
+                            below = packed.to(tl.uint32) & ((1 << (cell % 32).to(tl.uint32)) - 1)
+                            index = (packed >> 32).to(tl.int32) + _ones(below).to(tl.int32)
+                            kept = owns & (index < room)
+                            slot = tl.load(own + place, mask=kept, other=0)
+                            tl.store(slots + out + index, slot, mask=kept)
+                            tl.store(masks + out + index, mask.to(kind), mask=kept)
+                            tl.store(seen + place, tl.zeros((CHUNK,), kind), mask=owns)
+                    tl.debug_barrier()
+                    begin = number + 1
+            fits = (total <= room) & (total <= share * tl.sum(count, 0).to(tl.float32))
+            if fits & (total > 0):
+                spare = tl.load(slots + out)
+                index = total + tl.arange(0, PAD)
+                short = index < tl.cdiv(total, PAD) * PAD
+                tl.store(slots + out + index, spare + tl.zeros((PAD,), tl.int32), mask=short)
+                tl.store(masks + out + index, tl.zeros((PAD,), kind), mask=short)
+            tl.store(lengths + block, tl.where(fits, total, -1))
+        else:
+            tl.store(lengths + block, -1)
+
+
+def unite(
+    positions: Tensor,
+    query_row: Tensor,
+    slot_table: Tensor,
+    queries: int,
+    *,
+    share: float = 1.0,
+    width: int | None = None,
+) -> Unions:
+    """Unions of every ``queries`` (8 or 16) adjacent queries of ``positions`` [T, n], places distinct, -1 for none.
+
+    A block whose list would hold more than ``share`` of all its choices has none (length -1). Whether that is so is
+    first guessed from a sample, which takes each query's places to be ascending; another order costs speed alone.
+    ``width`` bounds the places; without it, they are bounded by the table.
+    """
+    (tokens, chosen), device = positions.shape, positions.device
+    blocks = triton.cdiv(tokens, queries)
+    room = max(1, triton.cdiv(int(share * queries * chosen), PAD)) * PAD
+    kind = torch.uint8 if queries <= 8 else torch.int16
+    slots = torch.empty(blocks, room, dtype=torch.int32, device=device)
+    masks = torch.empty(blocks, room, dtype=kind, device=device)
+    lengths = torch.empty(blocks, dtype=torch.int32, device=device)
+    if blocks and chosen:
+        wide = slot_table.shape[1]
+        cells = triton.cdiv(wide if width is None else max(1, min(wide, width)), PIECE) * PIECE
+        programs = min(blocks, PROGRAMS)
+        seen = torch.zeros(programs, cells, dtype=kind, device=device)
+        ranks = torch.empty(programs, cells // 32, dtype=torch.int64, device=device)
+        _unite[(programs,)](
+            positions, query_row, slot_table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen,
+            slot_table.stride(0), cells, cells // 32, room, queries, min(2048, triton.next_power_of_2(chosen)), PIECE,
+            PAD, SAMPLE, chosen.bit_length(), num_warps=16,
+        )  # fmt: skip
+    else:
+        lengths.zero_()
+    return Unions(slots, masks, lengths, queries)
