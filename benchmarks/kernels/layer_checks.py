@@ -14,7 +14,8 @@ from keyeloop.model_backend.kernels import ops, reference
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import scores as scoring
 from keyeloop.model_backend.kernels.jit import topk as selection
-from keyeloop.model_backend.kernels.jit.gate import sampled_places
+from keyeloop.model_backend.kernels.jit.gate import sample_of
+from keyeloop.model_backend.kernels.jit.ordering import sampled_places
 
 GPU = torch.device("cuda")
 HEADS, KV_HEADS, HEAD_DIM, INDEX_HEADS, INDEX_DIM, TOPK = 32, 4, 128, 16, 64, 2048
@@ -159,7 +160,7 @@ def check_topk() -> list[Row]:
     zeros = torch.where(base > 3.0, base, torch.where(base > 0, 0.0, -0.0))
     places = torch.arange(width, device=GPU)
     sampled = torch.zeros(width, dtype=torch.bool, device=GPU)
-    sampled[sampled_places(width, selection.LARGEST_ROOM).to(GPU)] = True
+    sampled[sampled_places(width, sample_of(width)[1]).to(GPU)] = True
     cases = {
         "normal": base, "all in one coarse bin": narrow, "all equal": torch.ones_like(base), "mostly +-0": zeros,
         "negative": -base.abs() - 1, "NaN and infinities": odd, "last bits": 1.0 + (base * 50).round() * 2.0**-23,

@@ -18,15 +18,17 @@ pytestmark = [
 ]
 SELECTION = {"gates": "*fp32", "scores": "*fp32"}
 ROOM = {"ROOM": 8192}
+CHOICE = ROOM | {"FILL": 1024}
 ATTENTION = {"KV_HEADS": 4, "GROUP": 8, "GROUP_WIDE": 16, "DIM": 128, "DIM_WIDE": 128, "LOOK": 256}
 SCORING = {"HEADS": 16, "HEADS_WIDE": 16, "DIM": 64, "DIM_WIDE": 64}
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
-    "gates": ("gate", "set_gates", ROOM | {"SAMPLE": 8192}, SELECTION, 16),
-    "passing counted": ("gate", "count_passing", {"BLOCK": 2048}, SELECTION, 8),
-    "passing gathered": ("gate", "gather_passing", ROOM | {"SHARED": False, "MOST": 64, "BLOCK": 1024}, SELECTION, 4),
-    "gathered, shared": ("gate", "gather_passing", ROOM | {"SHARED": True, "MOST": 64, "BLOCK": 2048}, SELECTION, 8),
-    "chosen": ("gate", "choose", ROOM | {"ALL": False, "FILL": 1024}, SELECTION, 8),
-    "chosen of all": ("gate", "choose", ROOM | {"ALL": True, "FILL": 1024}, SELECTION, 8),
+    "gates": ("gate", "set_gates", ROOM | {"SAMPLE": 8192, "STEP": 32, "PACKED": False}, SELECTION, 16),
+    "gates, sampled": ("gate", "set_gates", ROOM | {"SAMPLE": 2048, "STEP": 32, "PACKED": True}, SELECTION, 4),
+    "marked": ("gate", "mark_passing", {"BLOCK": 4096}, SELECTION, 4),
+    "listed": ("gate", "list_passing", ROOM | {"WORDS": 2048}, {}, 4),
+    "chosen": ("gate", "choose", CHOICE | {"ALL": False, "LISTED": False}, SELECTION, 8),
+    "chosen of all": ("gate", "choose", CHOICE | {"ALL": True, "LISTED": False}, SELECTION, 8),
+    "chosen of listed": ("gate", "choose", CHOICE | {"ALL": False, "LISTED": True}, SELECTION, 8),
     "first digit": ("radix", "count_digits", {"GATED": False, "PASS": 0, "BLOCK": 2048}, SELECTION, 8),
     "last digit": ("radix", "count_digits", {"GATED": True, "PASS": 3, "BLOCK": 2048}, SELECTION, 8),
     "tally": ("radix", "tally", {"GATED": True, "BLOCK": 2048}, SELECTION, 8),
@@ -44,7 +46,8 @@ GLUE = {
     "HEADS": 32, "KV_HEADS": 4, "KV_WIDE": 4, "DIM": 128, "CHUNK": 16,
     "INDEX_HEADS": 16, "INDEX_WIDE": 16, "INDEX_DIM": 64, "STEPS": 6,
 }  # fmt: skip
-TYPES = {"positions": "*i32", "rows": "*i32", "table": "*i32", "tallies": "*i32", "passing": "*i32", "passed": "*i32",
+TYPES = {"positions": "*i32", "rows": "*i32", "table": "*i32", "tallies": "*i32", "marks": "*i32",
+         "passing": "*i32", "passed": "*i32",
          "counts": "*i32", "out": "*i32", "q": "*bf16", "k": "*bf16", "v": "*bf16", "parts": "*fp32",
          "peaks": "*fp32", "sums": "*fp32", "weights": "*fp32", "scales": "*fp32"}  # fmt: skip
 
@@ -60,14 +63,21 @@ def test_scores_compile(scaled: bool, one_each: bool) -> None:
     from triton.backends.compiler import GPUTarget
 
     code = "*fp8e4nv" if scaled else "*bf16"
-    tile = {"QUERIES": 1, "KEYS": 128} if one_each else {"QUERIES": 16, "KEYS": 128}
-    given = SCORING | tile | {"SCALED": scaled, "NATIVE": scaled}
-    _compiled("scores", "_score", given, {"q": code, "keys": code, "scores": "*fp32"}, 4)
+    tile = {"QUERIES": 1, "KEYS": 128} if one_each else {"QUERIES": 16, "KEYS": 64}
+    given, types = SCORING | tile | {"SCALED": scaled, "NATIVE": scaled}, {"q": code, "keys": code, "scores": "*fp32"}
+    for step, gated in ((1, False), (32, False), (1, True)):
+        _compiled("scores", "_score", given | {"STEP": step, "GATED": gated}, types, 4)
     if scaled:
-        older = SCORING | tile | {"SCALED": True, "NATIVE": False}
-        _compiled(
-            "scores", "_score", older, {"q": "*u8", "keys": "*u8", "scores": "*fp32"}, 4, GPUTarget("cuda", 80, 32)
-        )
+        older = given | {"NATIVE": False, "STEP": 1, "GATED": False}
+        _compiled("scores", "_score", older, types | {"q": "*u8", "keys": "*u8"}, 4, GPUTarget("cuda", 80, 32))
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_fused_selection_compiles(scaled: bool) -> None:
+    code = "*fp8e4nv" if scaled else "*bf16"
+    given, types = SCORING | {"SCALED": scaled, "NATIVE": scaled}, {"q": code, "keys": code, "gates": "*fp32"}
+    _compiled("fused", "_mark", given | {"QUERIES": 16, "KEYS": 64}, types | {"marks": "*i16"}, 4)
+    _compiled("fused", "_score_listed", given | ROOM | {"KEYS": 128}, types | {"found": "*fp32"}, 4)
 
 
 @pytest.mark.parametrize("rounded", [True, False])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from keyeloop.model_backend.kernels.jit.ordering import before, ordered, part_of, placed
+from keyeloop.model_backend.kernels.jit.ordering import before, failed, ordered, part_of, placed
 
 BINS = tl.constexpr(256)
 
@@ -21,7 +21,7 @@ def _asked(length, passed, row, topk, room, GATED: tl.constexpr):
     asked = length > topk
     if GATED:
         count = tl.load(passed + row, mask=asked, other=topk)
-        asked = (count < topk) | (count > room)
+        asked = failed(count, topk, room)
     return asked
 
 
