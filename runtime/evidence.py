@@ -70,7 +70,7 @@ class View:
     handle: str
     """``f1``, ``f2``, ... for frames, ``z1``, ... for crops, ``p1``, ... for what code drew; unique in a run."""
     source: str
-    """Name of the source, such as ``video-1``; ``plot-1`` for what code drew."""
+    """Name of the source, such as ``video-1``; ``plot-1`` for what code drew, ``picture-1`` for what a page showed."""
     source_sha256: str
     time_s: float | None
     """Presentation time of the frame that is shown, in seconds; None for an image source."""

@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Region, View
 
-PLOT = "plot-"
-"""How the names of sources begin that code drew."""
+PLOT, FETCHED = "plot-", "picture-"
+"""How the names of sources begin that code drew, and of those that came from a page."""
+
+
+def handle_of(source: str) -> str | None:
+    """The handle of a picture that is a source of its own: ``p3`` of ``plot-3`` and of ``picture-3``; else None."""
+    kind, line, number = source.rpartition("-")
+    return f"p{number}" if kind + line in (PLOT, FETCHED) and number.isdecimal() else None
 
 
 class ViewBook:
-    """Mints handles (``f1`` for a frame, ``z1`` for a crop, ``p1`` for what code drew) and finds views again."""
+    """Mints handles (``f1`` for a frame, ``z1`` for a crop, ``p1`` for another picture) and finds views again."""
 
     def __init__(self) -> None:
         self._views: dict[str, View] = {}
@@ -28,10 +34,13 @@ class ViewBook:
             View(self._mint("z"), parent.source, parent.source_sha256, parent.time_s, region, parent.handle)
         )
 
-    def plot(self, sha256: str, region: Region) -> View:
-        """A new view of a picture that code drew, stored under ``sha256``; it is a source of its own."""
+    def own(self, kind: str, sha256: str, region: Region) -> View:
+        """A new view of a picture that no input shows, stored under ``sha256``; it is a source of its own.
+
+        ``kind`` is :data:`PLOT` or :data:`FETCHED`.
+        """
         handle = self._mint("p")
-        return self._add(View(handle, f"{PLOT}{handle[1:]}", sha256, None, region))
+        return self._add(View(handle, f"{kind}{handle[1:]}", sha256, None, region))
 
     def find(self, handle: str) -> View:
         """The view called ``handle``; ToolError names the known ones."""

@@ -6,21 +6,21 @@ from collections.abc import Iterable, Iterator
 
 from keyeloop.runtime.content import images_of
 from keyeloop.runtime.events import Event, Noticed, QuestionAsked, ReplyReceived, RunStart, ToolReturned
-from keyeloop.runtime.views import PLOT
+from keyeloop.runtime.views import handle_of
 from keyeloop.runtime.wire import MessageWire, PartWire, parts_from_wire
 
 
 def pictures_of(events: Iterable[Event]) -> dict[str, int | None]:
     """Every picture that the events need, by sha256, with its bytes where they are recorded; in order of appearance.
 
-    A picture that code drew is needed twice: as the model saw it, and whole.
+    A picture that is a source of its own is needed twice: as the model saw it, and whole.
     """
     found: dict[str, int | None] = {}
     for event in events:
         for part in _parts(event):
             for image in images_of(next(iter(parts_from_wire([part])))):
                 found[image.media.sha256] = image.media.size_bytes
-                if image.view is not None and image.view.source.startswith(PLOT):
+                if image.view is not None and handle_of(image.view.source):
                     found.setdefault(image.view.source_sha256, None)
     return found
 

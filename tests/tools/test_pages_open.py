@@ -96,6 +96,7 @@ async def test_main_pictures_are_views_that_can_be_zoomed(site: Site, context: T
     assert [part.view.handle for part in shown if part.view] == ["p1", "p2"]
     assert f"p1: picture at {site.url}/lead.png" in said(parts) and "The lamp" in said(parts)
     view = context.views.find("p1")
+    assert view.source == "picture-1"
     assert (view.region.width, view.region.height) == (200, 120)
     assert int(context.media.pixels(shown[0].media).mean()) == 40
     assert not any(one.path == "/dot.png" for one in site.asked)

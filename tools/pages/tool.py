@@ -10,6 +10,7 @@ from pydantic import Field
 
 from keyeloop.runtime.content import Image, Part, Text, ToolSpec
 from keyeloop.runtime.errors import ConfigError, InputError, ToolError
+from keyeloop.runtime.views import FETCHED
 from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
@@ -150,7 +151,7 @@ class OpenPage:
 
     async def _picture(self, one: PagePicture, body: bytes, context: ToolContext) -> list[Part]:
         try:
-            image = await show_drawn(body, context)
+            image = await show_drawn(body, context, FETCHED)
         except InputError as error:
             raise ToolError(str(error)) from None
         assert image.view is not None, "what is shown has a view"

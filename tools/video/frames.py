@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from keyeloop.runtime.content import Image, Video
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Region, Source, View
-from keyeloop.runtime.views import PLOT
+from keyeloop.runtime.views import handle_of
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Cut, Decoder
@@ -36,10 +36,11 @@ def close_decoder(context: ToolContext) -> None:
 
 
 def source_of(context: ToolContext, view: View) -> Source:
-    """What a view was cut from: a declared input, or a picture that code drew. Raises ToolError."""
-    if view.source in context.inputs or not view.source.startswith(PLOT):
+    """What a view was cut from: a declared input, or a picture that code drew or a page showed. Raises ToolError."""
+    handle = None if view.source in context.inputs else handle_of(view.source)
+    if handle is None:
         return find_source(context, view.source)
-    whole = context.views.find(f"p{view.source.removeprefix(PLOT)}").region
+    whole = context.views.find(handle).region
     path = str(context.media.path(view.source_sha256))
     return Source(view.source, "image", view.source_sha256, path, round(whole.width), round(whole.height))
 

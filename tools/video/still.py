@@ -10,6 +10,7 @@ from keyeloop.runtime.content import Image, MediaRef
 from keyeloop.runtime.errors import InputError, ToolError
 from keyeloop.runtime.evidence import Region, Source
 from keyeloop.runtime.picture import Pixels, read_header
+from keyeloop.runtime.views import PLOT
 from keyeloop.runtime.visual_cost import VisualCost
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
@@ -67,10 +68,11 @@ async def show_untrusted(data: bytes, context: ToolContext) -> Image:
             raise
 
 
-async def show_drawn(data: bytes, context: ToolContext) -> Image:
+async def show_drawn(data: bytes, context: ToolContext, kind: str = PLOT) -> Image:
     """As :func:`show_untrusted`, for a picture that code drew: kept whole too, so that it can be zoomed and cited.
 
-    Its view is a source of its own (``p1`` of ``plot-1``); the record of the call that shows it tells where it is from.
+    Its view is a source of its own (``p1`` of ``plot-1``; of ``picture-1`` where ``kind`` is ``FETCHED``, for one that
+    a page showed); the record of the call that shows it tells where it is from.
     """
     read_header(data)
     decoder = decoder_of(context)
@@ -82,7 +84,7 @@ async def show_drawn(data: bytes, context: ToolContext) -> Image:
         except asyncio.CancelledError:
             decoder.stop()
             raise
-        return Image(shown, context.views.plot(whole.sha256, Region(0, 0, whole.width, whole.height)))
+        return Image(shown, context.views.own(kind, whole.sha256, Region(0, 0, whole.width, whole.height)))
 
 
 def _stored_whole(data: bytes, context: ToolContext, decoder: Decoder) -> tuple[MediaRef, MediaRef]:
