@@ -206,7 +206,8 @@ def prepare(
             qkv.stride(0), asked.stride(0), index_key.stride(0), k_cache.stride(0), v_cache.stride(0), values.stride(0),
             norms.eps, norms.index_eps, index_dim**-0.5, math.sqrt(index_dim),
             heads, kv_heads, triton.next_power_of_2(kv_heads), dim, chunk,
-            index_heads, triton.next_power_of_2(index_heads), index_dim, index_dim.bit_length() - 1, fp8, num_warps=WARPS,
+            index_heads, triton.next_power_of_2(index_heads), index_dim, index_dim.bit_length() - 1, fp8,
+            num_warps=WARPS,
         )  # fmt: skip
     if index_q is None:
         return Prepared(q, None, None)
