@@ -113,7 +113,7 @@ def test_how_many_readers_a_video_is_worth() -> None:
 
     assert readers(1280, 720, 3600.0, 512, 1) == 1
     assert readers(1280, 720, 3600.0, 512, 2) == 2
-    assert readers(1280, 720, 3600.0, 512, 64) == 8 and readers(1920, 1080, 3600.0, 512, 64) == 4, "memory is bounded"
+    assert readers(1280, 720, 3600.0, 512, 64) == 13 and readers(1920, 1080, 3600.0, 512, 64) == 6, "memory is bounded"
     assert readers(3840, 2160, 3600.0, 512, 64) == 1
     assert readers(1280, 720, 59.0, 512, 8) == 1 and readers(1280, 720, 3600.0, 15, 8) == 1, "too short to be shared"
     assert readers(1280, 720, 100.0, 512, 8) == 3 and readers(1280, 720, 3600.0, 16, 8) == 2

@@ -6,7 +6,7 @@ import os
 
 from keyeloop.runtime.evidence import Source
 
-READERS_BYTES = 180 << 20
+READERS_BYTES = 280 << 20
 """For all readers that work side by side, so that a run of an hour stays under 500 MB with everything in it."""
 READER_BYTES, READER_BYTES_A_PIXEL = 5 << 20, 18
 """What one takes: its index, and some twelve frames of 1.5 bytes a pixel that are decoded, built on or converted."""
