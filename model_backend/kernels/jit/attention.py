@@ -30,6 +30,8 @@ class Cut:
     keys: int
     warps: int
     stages: int
+    turned: bool = True
+    """Keys are rows of the products and heads columns, of which eight fill the matrix units; else the other way."""
 
 
 @triton.jit(do_not_specialize=["chosen", "splits"], do_not_specialize_on_alignment=["rows", "taken"])
@@ -97,6 +99,75 @@ def _attend(
         tl.store(sums + part, total, mask=member < GROUP)
 
 
+@triton.jit(do_not_specialize=["chosen", "splits"], do_not_specialize_on_alignment=["rows", "taken"])
+def _attend_turned(
+    q, k, v, table, rows, positions, out, peaks, sums, taken, scale,
+    q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
+    splits, KEYS: tl.constexpr, SHARED: tl.constexpr, LOOK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    kv_head = program % KV_HEADS
+    split = program // KV_HEADS % splits
+    token = (program // (KV_HEADS * splits)).to(tl.int64)
+    if BLOCK > 0:  # noqa: SIM102, of which one side is known when compiling
+        if tl.load(taken + token // BLOCK) >= 0:
+            return
+    member, dims, lane = tl.arange(0, GROUP_WIDE), tl.arange(0, DIM_WIDE), tl.arange(0, KEYS)
+    head = kv_head * GROUP + member
+    inside = (member < GROUP)[None, :] & (dims < DIM)[:, None]
+    query = tl.load(q + token * q_token + head[None, :] * q_head + dims[:, None], mask=inside, other=0.0)
+    table += tl.load(rows + token).to(tl.int64) * table_stride
+    positions += token * chosen
+    k += kv_head * k_head
+    v += kv_head * v_head
+    share = tl.cdiv(tl.cdiv(chosen, KEYS), splits) * KEYS
+    start = split * share
+    limit = tl.minimum(start + share, chosen)
+    stop = start
+    for look in range(start, limit, LOOK):
+        index = look + tl.arange(0, LOOK)
+        place = tl.load(positions + index, mask=index < limit, other=-1)
+        stop = tl.maximum(stop, tl.max(tl.where(place >= 0, index + 1, 0), 0))
+    peak = tl.full((GROUP_WIDE,), -1e30, tl.float32)
+    total = tl.zeros((GROUP_WIDE,), tl.float32)
+    attended = tl.zeros((DIM_WIDE, GROUP_WIDE), tl.float32)
+    place = tl.load(positions + start + lane, mask=start + lane < stop, other=-1)
+    slot = tl.load(table + place, mask=place >= 0, other=-1)
+    later = tl.load(positions + start + KEYS + lane, mask=start + KEYS + lane < stop, other=-1)
+    for index in range(start, stop, KEYS):
+        there = slot >= 0
+        address = slot.to(tl.int64)[:, None]
+        found = there[:, None] & (dims < DIM)[None, :]
+        key = tl.load(k + address * k_slot + dims[None, :], mask=found, other=0.0)
+        value = tl.load(
+            v + slot.to(tl.int64)[None, :] * v_slot + dims[:, None],
+            mask=there[None, :] & (dims < DIM)[:, None],
+            other=0.0,
+        )
+        slot = tl.load(table + later, mask=later >= 0, other=-1)
+        later = tl.load(positions + index + 2 * KEYS + lane, mask=index + 2 * KEYS + lane < stop, other=-1)
+        dots = tl.dot(key, query, input_precision="ieee") * scale
+        dots = tl.where(there[:, None], dots, -1e30)
+        higher = tl.maximum(peak, tl.max(dots, 0))
+        weight = tl.where(there[:, None], tl.exp2(dots - higher[None, :]), 0.0)
+        fade = tl.exp2(peak - higher)
+        attended = tl.dot(value, weight.to(value.dtype), attended * fade[None, :], input_precision="ieee")
+        total = total * fade + tl.sum(weight, 0)
+        peak = higher
+    heads = KV_HEADS * GROUP
+    if not SHARED:
+        attended = attended / tl.where(total > 0.0, total, 1.0)[None, :]
+        tl.store(
+            out + (token * heads + head[None, :]) * DIM + dims[:, None], attended.to(out.dtype.element_ty), mask=inside
+        )
+    else:
+        part = (token * heads + head) * splits + split
+        tl.store(out + part[None, :] * DIM + dims[:, None], attended, mask=inside)
+        tl.store(peaks + part, peak, mask=member < GROUP)
+        tl.store(sums + part, total, mask=member < GROUP)
+
+
 @triton.jit(do_not_specialize=["splits"])
 def _combine(parts, peaks, sums, out, splits, DIM: tl.constexpr, DIM_WIDE: tl.constexpr, MOST: tl.constexpr):
     head = tl.program_id(0).to(tl.int64)
@@ -137,11 +208,12 @@ def gather(
         parts = torch.empty(tokens, heads, cut.splits, dim, dtype=torch.float32, device=q.device)
         peaks, sums = torch.empty(2, tokens, heads, cut.splits, dtype=torch.float32, device=q.device)
     dim_wide = max(16, triton.next_power_of_2(dim))
-    _attend[(tokens * kv_heads * cut.splits,)](
+    kernel, narrow = (_attend_turned, 8) if cut.turned else (_attend, 16)
+    kernel[(tokens * kv_heads * cut.splits,)](
         q, k_cache, v_cache, slot_table, query_row, positions, parts, peaks, sums,
         query_row if unions is None else unions.lengths,
         scale * math.log2(math.e), q.stride(0), q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0),
-        v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, max(16, triton.next_power_of_2(group)), dim,
+        v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, max(narrow, triton.next_power_of_2(group)), dim,
         dim_wide, cut.splits, cut.keys, cut.splits > 1, LOOK, 0 if unions is None else unions.queries,
         num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip

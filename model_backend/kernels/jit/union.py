@@ -21,6 +21,8 @@ PROGRAMS = 264
 PAD = 128
 """Lists are filled up to a multiple of this with places that nobody chose, so that they are read without bounds."""
 PIECE = 8192
+CHUNK = 1024
+WARPS = 16
 SAMPLE = 16
 """Choices of each query that the first guess of a block's overlap rests on."""
 
@@ -189,8 +191,8 @@ def unite(
         ranks = torch.empty(programs, cells // 32, dtype=torch.int64, device=device)
         _unite[(programs,)](
             positions, query_row, slot_table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen,
-            slot_table.stride(0), cells, cells // 32, room, queries, min(2048, triton.next_power_of_2(chosen)), PIECE,
-            PAD, SAMPLE, chosen.bit_length(), num_warps=16,
+            slot_table.stride(0), cells, cells // 32, room, queries, min(CHUNK, triton.next_power_of_2(chosen)), PIECE,
+            PAD, SAMPLE, chosen.bit_length(), num_warps=WARPS,
         )  # fmt: skip
     else:
         lengths.zero_()
