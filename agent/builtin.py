@@ -13,17 +13,27 @@ from keyeloop.tools.toolset import Toolset
 OPTIONAL = {
     "compare": "video.compare:Compare",
     "contact_sheet": "video.contact_sheet:ContactSheet",
+    "listen": "perception.listen:Listen",
+    "read_text": "perception.read_text:ReadText",
     "transcript": "video.transcript:Transcript",
 }
 """Built-in tools that a model gets when they are named, and where they live below ``keyeloop.tools``."""
+OWN_MODEL = frozenset({"listen"})
+"""Those that take the name of a model."""
 
 
 def optional_tool(name: str) -> Tool | None:
-    """The built-in tool of this name that is offered only when it is named; None where there is none."""
-    if name not in OPTIONAL:
+    """The built-in tool of this name that is offered only when it is named; None where there is none.
+
+    Behind a colon stands the model of its own that one needs: ``listen:whisper-small``. Raises ConfigError where what
+    it needs is not there.
+    """
+    name, _, own_model = name.partition(":")
+    if name not in OPTIONAL or (own_model and name not in OWN_MODEL):
         return None
     home, _, kind = OPTIONAL[name].partition(":")
-    made: Tool = getattr(import_module(f"keyeloop.tools.{home}"), kind)()
+    make = getattr(import_module(f"keyeloop.tools.{home}"), kind)
+    made: Tool = make(own_model) if own_model else make()
     return made
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from keyeloop.tools.decorate import tool as tool
     from keyeloop.tools.mcp.client import McpServer as McpServer
     from keyeloop.tools.pages.tool import OpenPage as OpenPage
+    from keyeloop.tools.perception.listen import Listen as Listen
+    from keyeloop.tools.perception.read_text import ReadText as ReadText
     from keyeloop.tools.python import Python as Python
     from keyeloop.tools.read_artifact import read_artifact as read_artifact
     from keyeloop.tools.search.tool import web_search as web_search
@@ -35,10 +37,12 @@ _HOMES = {
     "ClipVideo": "video.clip",
     "Compare": "video.compare",
     "ContactSheet": "video.contact_sheet",
+    "Listen": "perception.listen",
     "McpServer": "mcp.client",
     "OpenPage": "pages.tool",
     "Progress": "base",
     "Python": "python",
+    "ReadText": "perception.read_text",
     "Tool": "base",
     "ToolContext": "base",
     "Toolset": "toolset",

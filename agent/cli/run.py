@@ -57,7 +57,7 @@ def run(
         list[str] | None,
         typer.Option(
             help="Your own tool, as FILE.py:function, a server's as mcp:COMMAND_OR_URL, or compare, contact_sheet, "
-            "transcript; repeatable."
+            "transcript, read_text, listen:MODEL; repeatable."
         ),
     ] = None,
     approve: Annotated[

@@ -10,6 +10,7 @@ Requests (header; every one carries the media file's descriptor):
   each frame.
 - ``{"op": "excerpt", "cpu_s", "start_s", "end_s", "copy"}`` -> the other fields of Excerpt, and its file
 - ``{"op": "words", "cpu_s"}`` -> the subtitle tracks as JSON; ``"words beside"``: those of a subtitle file
+- ``{"op": "hear", "cpu_s", "start_s", "end_s", "rate"}`` -> the sound of a span: 16-bit samples of one channel
 
 Refusals are ``{"error": clause}``; after what nobody foresaw the process also ends.
 """
@@ -37,6 +38,7 @@ from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.confined.limits import allow_cpu, lock_down
 from keyeloop.tools.confined.wire import WireClosed, receive, send
 from keyeloop.tools.video.child.excerpt import excerpt
+from keyeloop.tools.video.child.hearing import hear
 from keyeloop.tools.video.child.picture import cut
 from keyeloop.tools.video.child.showing import Wish, shots
 from keyeloop.tools.video.child.sniff import sniff
@@ -105,6 +107,8 @@ def _answer(header: dict[str, Any], reader: Reader) -> Reply:
         raise Unusable("is a picture, not a video; name a video")
     if header["op"] == "words":
         return _words(embedded(reader))
+    if header["op"] == "hear":
+        return {}, hear(reader, header["start_s"], header["end_s"], header["rate"]).data.cast("B")
     made = excerpt(reader, header["start_s"], header["end_s"], copy=header["copy"])
     told = {"start_s": made.start_s, "end_s": made.end_s, "frames": made.frames}
     return {**told, "copied": made.copied, "sound": made.sound}, made.data
@@ -168,6 +172,10 @@ def _warm_up() -> None:
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width = stream.height = 16
+        track = container.add_stream("pcm_s16le", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        silence.sample_rate, silence.pts = 8000, 0
+        container.mux(track.encode(silence))
         for packet in (*stream.encode(av.VideoFrame.from_ndarray(pixels)), *stream.encode()):
             container.mux(packet)
     data = file.getvalue()
@@ -180,6 +188,7 @@ def _warm_up() -> None:
                 reader.pixels(reader.shown(1.0))
                 excerpt(reader, 0.0, 1.0, copy=False)
                 embedded(reader)
+                hear(reader, 0.0, 0.1, 16_000)
                 reader.close()
             except Unusable:
                 continue
