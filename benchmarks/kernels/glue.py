@@ -1,6 +1,7 @@
 """Glue: what stands between a layer's projections and its attention, in one launch, beside torch's thirty.
 
-Also the projections themselves, as one product of joined weights beside three. Sizes are of the 30B model; memory holds
+Also the projections themselves, as one product of joined weights beside three, and the selection of small decoding
+batches (scores included), in three launches beside the general way. Sizes are of the 30B model; memory holds
 as many slots as tokens. ``launches`` are counted by torch's profiler. No goal is stated: the floor is that of bytes.
 """
 
@@ -28,6 +29,8 @@ IN_GRAPH = 256
 """Up to so many tokens times are of work in a CUDA graph, as decoding runs it."""
 CONFIGS = ((16, 4), (8, 4), (32, 4), (16, 2), (8, 1))
 """Query heads a program takes, and its warps."""
+CONTEXTS, WIDTH, TOPK = (8192, 131072), 262144 + 64, 2048
+FEW = ((16, 4096), (8, 4096), (16, 2048))
 MODES: tuple[IndexerMode, ...] = ("exact", "fp8")
 CLOSE = 0.03
 """Some roundings to bfloat16 of the largest number, where sums were taken in another order."""
@@ -74,6 +77,7 @@ def _rotation(tokens: int, dim: int) -> Rotation:
 def rows(seconds: float) -> Iterator[dict[str, object]]:
     """Decoding of one request first, then a chunk of prefill; each in both modes."""
     stop = time.monotonic() + seconds
+    yield from _selections(stop)
     for tokens in TOKENS:
         layer = Layer(tokens)
         for mode in MODES:
@@ -133,6 +137,42 @@ def _error(layer: Layer, mode: IndexerMode) -> float | str:
     if not torch.equal(_there(asked.index_weight), _there(made.index_weight) * scales.squeeze(-1)):
         return "wrong: gates differ"
     return worst
+
+
+def _selections(stop: float) -> Iterator[dict[str, object]]:
+    from keyeloop.model_backend.kernels import selecting, selecting_few
+    from keyeloop.model_backend.kernels.jit import few
+
+    torch.manual_seed(0)
+    keys = IndexKeys(_values(CONTEXTS[-1], INDEX_DIM))
+    for tokens, context in ((1, CONTEXTS[-1]), (1, CONTEXTS[0]), (8, CONTEXTS[-1])):
+        table = torch.zeros(tokens, WIDTH, dtype=torch.int32, device=DEVICE)
+        table[:, :context] = torch.randperm(context, device=DEVICE)
+        rows = torch.arange(tokens, dtype=torch.int32, device=DEVICE)
+        heads, gates = _values(tokens, INDEX_HEADS, INDEX_DIM), torch.randn(tokens, INDEX_HEADS, device=DEVICE)
+        given = heads, gates, keys, table, rows, torch.full_like(rows, context - 1), TOPK
+        expected = selecting.select(*given, one_each=True)
+        row: dict[str, object] = {
+            "kernel": "selection", "shape": f"T={tokens} of {context}", "baseline": "general",
+            "baseline_ms": median_ms(lambda given=given: selecting.select(*given, one_each=True), graph=True),
+            "baseline_launches": launches(lambda given=given: selecting.select(*given, one_each=True)),
+        }  # fmt: skip
+        usual = few.WARPS, few.SAMPLE
+        for warps, sample in FEW:
+            if time.monotonic() > stop:
+                return
+            few.WARPS, few.SAMPLE = warps, sample
+            found: dict[str, object] = {"variant": f"few, {warps} warps, sample {sample}"}
+            try:
+                same = all(torch.equal(selecting_few.select(*given, one_each=True), expected) for _ in range(20))
+                found["error"] = "exact" if same else "wrong: other places"
+                found["ms"] = median_ms(lambda given=given: selecting_few.select(*given, one_each=True), graph=True)
+                found["launches"] = launches(lambda given=given: selecting_few.select(*given, one_each=True))
+            except Exception as problem:
+                found["error"] = f"{type(problem).__name__}: {problem}"
+            finally:
+                few.WARPS, few.SAMPLE = usual
+            yield row | found
 
 
 def _projections(tokens: int) -> dict[str, object]:

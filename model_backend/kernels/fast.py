@@ -8,7 +8,7 @@ from torch import Tensor
 from keyeloop.model_backend.kernels.index_keys import FP8, IndexKeys
 from keyeloop.model_backend.kernels.jit import attention, rounding, union_attention
 from keyeloop.model_backend.kernels.selecting import ONE_EACH_TOKENS
-from keyeloop.model_backend.kernels.selecting import select as select
+from keyeloop.model_backend.kernels.selecting_few import select as select
 
 UNION_TOKENS = 512
 """Fewer queries than these make too few blocks to keep a GPU busy: each gathers its own keys."""

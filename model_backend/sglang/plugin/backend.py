@@ -124,7 +124,8 @@ class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
             places = ops.select(prepared.index_q, prepared.index_weight, index, table, queries.rows, queries.positions,
                                 queries.topk, max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
         assert places is not None
-        out = ops.sparse_attention(prepared.q, k, v, table, queries.rows, places, layer.scaling)
+        out = ops.sparse_attention(prepared.q, k, v, table, queries.rows, places, layer.scaling,
+                                   max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
         return out.flatten(1)
 
 
