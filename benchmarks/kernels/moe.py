@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,16 +109,16 @@ class Layer:
     def rows(self, stop: float) -> Iterator[dict[str, Any]]:
         """Check, peers, stages, whole."""
         plan, firsts, seconds = candidates(self.tokens)
-        try:
-            error: object = self.check(plan)
-        except Exception as broken:
-            error = f"wrong: {type(broken).__name__}: {broken}"[:300]
-        yield {"kernel": "moe checked", "variant": spelled(plan), "error": error}
+        yield {"kernel": "moe checked", "variant": spelled(plan), "error": self.checked(plan)}
         peer_ms, peers = 0.0, list(self.peers())
         for name, call in peers:
             row = self.timed(f"moe peer: {name}", "as shipped", call)
             peer_ms = peer_ms or float(row.get("ms", 0.0))
-            yield row | {"floor_ms": self.floor_ms}
+            row["floor_ms"] = self.floor_ms
+            if "ms" in row and "products" not in name:
+                found, ours = call()[0].double(), self.run(self.xs[0], plan).double()
+                row["error"] = f"{float((found - ours).norm() / ours.norm()):.1e} from ours"
+            yield row
         self.compile_together(plan, firsts, seconds)
         best: dict[str, tuple[float, Tile]] = {}
         for stage, tiles in (("first", (plan.first, *firsts)), ("second", (plan.second, *seconds))):
@@ -132,17 +133,15 @@ class Layer:
             return
         yield self.timed("moe routing", f"rows {plan.rows}", self.stage("route", plan.rows))
         yield self.timed("moe sum", "", self.stage("sum", plan.rows))
-        chosen = replace(plan, first=best["first"][1], second=best["second"][1])
-        try:
-            error = self.check(chosen)
-        except Exception as broken:
-            error = f"wrong: {type(broken).__name__}: {broken}"[:300]
-        whole = self.timed("moe whole", spelled(chosen), self.each(lambda x: self.run(x, chosen)), seconds=0.3)
         goal = {64: 1.03 * peer_ms, 16384: 2.3}.get(self.tokens)
-        yield whole | {
-            "baseline": "structured, without routing", "baseline_ms": peer_ms or None, "floor_ms": self.floor_ms,
-            "goal_ms": goal, "experts": self.touched, "error": error,
-        }  # fmt: skip
+        for chained in (False, True) if GPU else (False,):
+            chosen = replace(plan, first=best["first"][1], second=best["second"][1], chained=chained)
+            error = self.checked(chosen)
+            whole = self.timed("moe whole", spelled(chosen), self.each(partial(self.run, plan=chosen)), seconds=0.3)
+            yield {
+                "error": error, "baseline": "structured, without routing", "baseline_ms": peer_ms or None,
+                "floor_ms": self.floor_ms, "goal_ms": goal, "experts": self.touched, **whole,
+            }  # fmt: skip
 
     def run(self, x: Tensor, plan: Plan) -> Tensor:
         """The layer on Triton."""
@@ -170,11 +169,14 @@ class Layer:
 
     def timed(self, kernel: str, variant: str, call: Callable[[], Any], seconds: float = 0.06) -> dict[str, Any]:
         """A row of one measurement, or of what stopped it."""
-        try:
-            ms = median_ms(call, graph=self.graph and "grouped" not in kernel, seconds=seconds) / len(self.xs)
-        except Exception as broken:
-            return {"kernel": kernel, "variant": variant, "error": f"{type(broken).__name__}: {broken}"[:300]}
-        return {"kernel": kernel, "variant": variant, "ms": ms}
+        error = ""
+        for graph in (True, False) if self.graph else (False,):
+            try:
+                ms = median_ms(call, graph=graph, seconds=seconds) / len(self.xs)
+                return {"kernel": kernel, "variant": variant, "ms": ms, "graph": graph}
+            except Exception as broken:
+                error = f"{type(broken).__name__}: {broken}"[:300]
+        return {"kernel": kernel, "variant": variant, "error": error}
 
     def peers(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Peers, on the same inputs."""
@@ -193,6 +195,13 @@ class Layer:
                 for done in [pool.submit(self.stage(stage, plan.rows, tile)) for stage, tile in jobs]:
                     done.exception()
             torch.cuda.synchronize()
+
+    def checked(self, plan: Plan) -> object:
+        """What :meth:`check` finds, or what stopped it."""
+        try:
+            return self.check(plan)
+        except Exception as broken:
+            return f"wrong: {type(broken).__name__}: {broken}"[:300]
 
     def check(self, plan: Plan) -> object:
         """Relative error against float64 with the chosen experts, after exact choice and equal repeats."""
@@ -231,7 +240,8 @@ def poison(layer: Layer, plan: Plan) -> None:
 def spelled(tiles: Plan | Tile) -> str:
     """Short for a table."""
     if isinstance(tiles, Plan):
-        return f"rows {tiles.rows}; {spelled(tiles.first)}; {spelled(tiles.second)}"
+        chained = "; chained" if tiles.chained else ""
+        return f"rows {tiles.rows}; {spelled(tiles.first)}; {spelled(tiles.second)}{chained}"
     kinds = [name for name in ("joined", "swapped") if getattr(tiles, name)]
     kinds += [f"lasting {tiles.lasting}"] if tiles.lasting else []
     return " ".join([f"{tiles.columns}x{tiles.depth} w{tiles.warps} s{tiles.stages}", *kinds])

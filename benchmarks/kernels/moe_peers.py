@@ -28,7 +28,7 @@ SHIPPED = {
 def _product(
     a, b, c, weights, sorted_pairs, block_expert, padded, columns, depth, length, pairs,
     TOP: tl.constexpr, WEIGHTED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    GROUP: tl.constexpr,
+    GROUP: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     wide, high = tl.cdiv(columns, COLUMNS), tl.cdiv(length, ROWS)
@@ -46,9 +46,13 @@ def _product(
     right += (column % columns)[None, :] * depth + k[:, None]
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for begin in range(0, depth, DEPTH):
-        inside = k < depth - begin
-        some = tl.load(left, mask=there[:, None] & inside[None, :], other=0.0)
-        total += tl.dot(some, tl.load(right, mask=inside[:, None], other=0.0))
+        if EVEN:
+            some = tl.load(left, mask=there[:, None], other=0.0)
+            total += tl.dot(some, tl.load(right))
+        else:
+            inside = k < depth - begin
+            some = tl.load(left, mask=there[:, None] & inside[None, :], other=0.0)
+            total += tl.dot(some, tl.load(right, mask=inside[:, None], other=0.0))
         left += DEPTH
         right += DEPTH
     if WEIGHTED:
@@ -125,7 +129,8 @@ class Structured:
         grid = (triton.cdiv(self.length, rows) * triton.cdiv(b.shape[1], columns),)
         _product[grid](
             a, b, c, self.weights, self.sorted, self.block_expert, self.padded, b.shape[1], b.shape[2], self.length,
-            self.pairs, top, weighted, rows, columns, depth, group, num_warps=warps, num_stages=stages,
+            self.pairs, top, weighted, rows, columns, depth, group, b.shape[2] % depth == 0, num_warps=warps,
+            num_stages=stages,
         )  # fmt: skip
 
 

@@ -23,14 +23,21 @@ SHARED_BYTES = 232_448
 """What a program may have on an H100 or H200."""
 NUMBERS = ("pairs", "place", "block_expert", "used", "counts", "numbers_in", "numbers_out")
 SIZES = ("hidden", "inter", "experts", "x_stride", "gate_stride", "share")
-CHOICE = {"EXPERTS": 128, "TOP": 8, "TOP_WIDE": 8, "ROWS": 16}
+CHAINED = {"CHAINED": True}
+CHOICE = CHAINED | {"EXPERTS": 128, "TOP": 8, "TOP_WIDE": 8, "ROWS": 16}
 
 
 @pytest.mark.parametrize("tokens", [16, 64])
 def test_routing_compiles(tokens: int, tmp_path: Path) -> None:
     types = {"parts": "*fp32", "weights": "*fp32", "like": "*bf16"}
     _compiled(
-        "moe_route", "score", {"TOKENS": tokens, "EXPERTS": 128, "DEPTH": 64, "EVEN": True}, types, 4, 4, tmp_path
+        "moe_route",
+        "score",
+        {"TOKENS": tokens, "EXPERTS": 128, "DEPTH": 64, "EVEN": True} | CHAINED,
+        types,
+        4,
+        4,
+        tmp_path,
     )
     for alone in (True, False):
         _compiled(
@@ -61,13 +68,19 @@ def test_the_products_compile_for_other_types_and_gpus(dtype: str, capability: i
 
 def test_the_sum_compiles(tmp_path: Path) -> None:
     _compiled(
-        "moe_products", "combine", {"TOP": 8, "COLUMNS": 2048}, {"rows": "*bf16", "weights": "*fp32"}, 8, 3, tmp_path
+        "moe_products",
+        "combine",
+        {"TOP": 8, "COLUMNS": 2048} | CHAINED,
+        {"rows": "*bf16", "weights": "*fp32"},
+        8,
+        3,
+        tmp_path,
     )
 
 
 def _compile_plan(plan: Any, dtype: str, capability: int, folder: Path) -> None:
     first, second = plan.first, plan.second
-    shape = {"TOP": 8, "ROWS": plan.rows, "EVEN": True, "JOINED": first.joined}
+    shape = {"CHAINED": capability >= 90, "TOP": 8, "ROWS": plan.rows, "EVEN": True, "JOINED": first.joined}
     for name, tile in (("gate_up", first), ("down", second)):
         cut = {"COLUMNS": tile.columns, "DEPTH": tile.depth, "SWAPPED": tile.swapped, "LASTING": tile.lasting > 0}
         types = {

@@ -42,11 +42,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows of a block, and how both products are cut."""
+    """Rows of a block, how both products are cut, and whether each launch starts while the one before ends."""
 
     rows: int
     first: Tile
     second: Tile
+    chained: bool = False
 
 
 PLANS = (
@@ -77,13 +78,14 @@ def mixture_of_experts(
     for begin in range(0, len(x), TOKENS_AT_ONCE):
         some = x[begin : begin + TOKENS_AT_ONCE]
         chosen = plan or plan_for(len(some), top, len(w13), w2.shape[2], x.dtype)
-        routing = moe_route.route(some, gate, top, renormalise, chosen.rows)
-        active = first_product(some, w13, routing, chosen.first)
-        combine(second_product(active, w2, routing, chosen.second), routing, out[begin : begin + TOKENS_AT_ONCE])
+        routing = moe_route.route(some, gate, top, renormalise, chosen.rows, chosen.chained)
+        active = first_product(some, w13, routing, chosen.first, chosen.chained)
+        rows = second_product(active, w2, routing, chosen.second, chosen.chained)
+        combine(rows, routing, out[begin : begin + TOKENS_AT_ONCE], chosen.chained)
     return out
 
 
-def first_product(x: Tensor, w13: Tensor, routing: Routing, tile: Tile) -> Tensor:
+def first_product(x: Tensor, w13: Tensor, routing: Routing, tile: Tile, chained: bool = False) -> Tensor:
     """``silu(x @ gate) * (x @ up)`` of all sorted places: [places, inter]."""
     (tokens, hidden), (experts, both, _) = x.shape, w13.shape
     inter, blocks, top = both // 2, len(routing.block_expert), routing.place.shape[1]
@@ -94,12 +96,12 @@ def first_product(x: Tensor, w13: Tensor, routing: Routing, tile: Tile) -> Tenso
     moe_products.gate_up[(tile.programs(tiles, x.device),)](
         x, weights, routing.pairs, routing.block_expert, routing.used, active, tokens, x.stride(0), hidden, inter, top,
         routing.rows, tile.columns, tile.depth, hidden % tile.depth == 0, tile.joined, tile.swapped, tile.lasting > 0,
-        num_warps=tile.warps, num_stages=tile.stages,
+        chained, num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
     )  # fmt: skip
     return active
 
 
-def second_product(active: Tensor, w2: Tensor, routing: Routing, tile: Tile) -> Tensor:
+def second_product(active: Tensor, w2: Tensor, routing: Routing, tile: Tile, chained: bool = False) -> Tensor:
     """``active @ down`` of all sorted places: [places, hidden]."""
     (_, hidden, inter), blocks = w2.shape, len(routing.block_expert)
     rows = torch.empty(blocks * routing.rows, hidden, dtype=active.dtype, device=active.device)
@@ -108,18 +110,23 @@ def second_product(active: Tensor, w2: Tensor, routing: Routing, tile: Tile) -> 
         TensorDescriptor.from_tensor(active, [routing.rows, tile.depth]),
         TensorDescriptor.from_tensor(w2, [1, tile.columns, tile.depth]),
         routing.block_expert, routing.used, rows, hidden, inter, routing.rows, tile.columns, tile.depth, tile.swapped,
-        tile.lasting > 0, num_warps=tile.warps, num_stages=tile.stages,
+        tile.lasting > 0, chained, num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
     )  # fmt: skip
     return rows
 
 
-def combine(rows: Tensor, routing: Routing, out: Tensor) -> None:
+def combine(rows: Tensor, routing: Routing, out: Tensor, chained: bool = False) -> None:
     """Writes each token's weighted sum over its experts' ``rows`` to ``out`` [T, hidden]."""
     (tokens, top), hidden = routing.place.shape, rows.shape[1]
     columns = min(2048 if tokens > 128 else 512, triton.next_power_of_2(hidden))
     moe_products.combine[(tokens, triton.cdiv(hidden, columns))](
-        rows, routing.place, routing.weights, out, hidden, top, columns, num_warps=max(1, columns // 256)
-    )
+        rows, routing.place, routing.weights, out, hidden, top, columns, chained, num_warps=max(1, columns // 256),
+        **_early(chained),
+    )  # fmt: skip
+
+
+def _early(chained: bool) -> dict[str, bool]:
+    return {"launch_pdl": True} if chained else {}
 
 
 @cache

@@ -11,14 +11,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from keyeloop.model_backend.kernels.jit.moe_route import follow
+
 
 @triton.jit(do_not_specialize=["tokens"])
 def gate_up(
     x, w13, pairs, block_expert, used, out, tokens, x_stride, hidden, inter,
     TOP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr,
-    JOINED: tl.constexpr, SWAPPED: tl.constexpr, LASTING: tl.constexpr,
+    JOINED: tl.constexpr, SWAPPED: tl.constexpr, LASTING: tl.constexpr, CHAINED: tl.constexpr,
 ):  # fmt: skip
     """``silu(x @ gate) * (x @ up)`` of sorted places, tile after tile."""
+    follow(CHAINED)
     tiles = tl.cdiv(inter, COLUMNS)
     row, depth, lane = tl.arange(0, ROWS), tl.arange(0, DEPTH), tl.arange(0, COLUMNS)
     WIDE: tl.constexpr = 2 * COLUMNS if JOINED else COLUMNS
@@ -65,8 +68,10 @@ def gate_up(
 def down(
     active, w2, block_expert, used, out, hidden, inter,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, SWAPPED: tl.constexpr, LASTING: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):  # fmt: skip
     """``active @ down`` of sorted places, tile after tile."""
+    follow(CHAINED)
     tiles = tl.cdiv(hidden, COLUMNS)
     row, lane = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     for tile in tl.range(tl.program_id(0), tl.load(used) * tiles, tl.num_programs(0), flatten=LASTING):
@@ -88,8 +93,9 @@ def down(
 
 
 @triton.jit
-def combine(rows, place, weights, out, hidden, TOP: tl.constexpr, COLUMNS: tl.constexpr):
+def combine(rows, place, weights, out, hidden, TOP: tl.constexpr, COLUMNS: tl.constexpr, CHAINED: tl.constexpr):
     """Weighted sum of a token's experts in float32, best expert first."""
+    follow(CHAINED)
     token, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((COLUMNS,), tl.float32)
     for number in tl.static_range(TOP):

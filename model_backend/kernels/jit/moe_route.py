@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 ONE_PROGRAM = 64
 """Tokens that one program routes and places; more are counted by chunks of as many."""
@@ -41,12 +42,22 @@ class Routing:
     rows: int
 
 
+@triton.jit
+def follow(CHAINED: tl.constexpr):
+    """Waits for the launch before, which let this one start early, and lets the next one start."""
+    if CHAINED:
+        gdc_wait()
+        gdc_launch_dependents()
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def score(
     x, gate, parts, tokens, x_stride, gate_stride, hidden, experts, share,
     TOKENS: tl.constexpr, EXPERTS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):  # fmt: skip
     """Products of a chunk of tokens with all experts over a share of the columns."""
+    follow(CHAINED)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     split, expert, depth = tl.program_id(1), tl.arange(0, EXPERTS), tl.arange(0, DEPTH)
     x += token[:, None].to(tl.int64) * x_stride
@@ -101,9 +112,10 @@ def _write_places(
 def choose(
     parts, like, weights, numbers_out, counts, pairs, place, block_expert, used, tokens, experts, splits,
     RENORMALISE: tl.constexpr, ALONE: tl.constexpr, TOKENS: tl.constexpr, EXPERTS: tl.constexpr,
-    TOP: tl.constexpr, TOP_WIDE: tl.constexpr, ROWS: tl.constexpr,
+    TOP: tl.constexpr, TOP_WIDE: tl.constexpr, ROWS: tl.constexpr, CHAINED: tl.constexpr,
 ):  # fmt: skip
     """The best experts of a chunk of tokens and their weights; alone, also the places, else each expert's count."""
+    follow(CHAINED)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     expert, which = tl.arange(0, EXPERTS), tl.arange(0, TOP_WIDE)
     real, there = (expert < experts)[None, :], (token < tokens)[:, None]
@@ -146,9 +158,10 @@ def choose(
 def order(
     numbers_in, counts, pairs, place, block_expert, used, tokens, chunks,
     TOKENS: tl.constexpr, EXPERTS: tl.constexpr, TOP: tl.constexpr, TOP_WIDE: tl.constexpr, ROWS: tl.constexpr,
-    CHUNKS: tl.constexpr,
+    CHUNKS: tl.constexpr, CHAINED: tl.constexpr,
 ):  # fmt: skip
     """Places of a chunk of tokens, from the counts of all chunks."""
+    follow(CHAINED)
     own = tl.program_id(0)
     token = own * TOKENS + tl.arange(0, TOKENS)
     expert, which = tl.arange(0, EXPERTS), tl.arange(0, TOP_WIDE)
@@ -176,8 +189,12 @@ def most_blocks(tokens: int, top: int, experts: int, rows: int) -> int:
     return min(pairs, (pairs + experts * (rows - 1)) // rows)
 
 
-def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int) -> Routing:
-    """Routes ``x`` [T, hidden] by ``gate`` [E, hidden], T at least 1, into blocks of ``rows``; last axes contiguous."""
+def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int, chained: bool = False) -> Routing:
+    """Routes ``x`` [T, hidden] by ``gate`` [E, hidden], T at least 1, into blocks of ``rows``; last axes contiguous.
+
+    ``chained`` starts each launch while the one before ends, which needs compute capability 9.0.
+    """
+    early = {"launch_pdl": True} if chained else {}
     (tokens, hidden), experts, device = x.shape, len(gate), x.device
     wide, top_wide = max(16, triton.next_power_of_2(experts)), triton.next_power_of_2(top)
     tile = 16 if tokens <= ONE_PROGRAM else 64
@@ -189,7 +206,7 @@ def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int) -> Ro
     parts = torch.empty(splits, tokens, experts, dtype=torch.float32, device=device)
     score[(tiles, splits)](
         x, gate, parts, tokens, x.stride(0), gate.stride(0), hidden, experts, share, tile, wide, depth,
-        hidden % share == 0, num_warps=4, num_stages=4,
+        hidden % share == 0, chained, num_warps=4, num_stages=4, **early,
     )  # fmt: skip
     blocks = most_blocks(tokens, top, experts, rows)
     weights = torch.empty(tokens, top, dtype=torch.float32, device=device)
@@ -203,11 +220,11 @@ def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int) -> Ro
     counts = used if alone else torch.empty(chunks, wide, dtype=torch.int32, device=device)
     choose[(chunks,)](
         parts, x, weights, numbers, counts, pairs, place, block_expert, used, tokens, experts, splits, renormalise,
-        alone, chunk, wide, top, top_wide, rows, num_warps=8,
+        alone, chunk, wide, top, top_wide, rows, chained, num_warps=8, **early,
     )  # fmt: skip
     if not alone:
         order[(chunks,)](
             numbers, counts, pairs, place, block_expert, used, tokens, chunks, chunk, wide, top, top_wide, rows, 32,
-            num_warps=8,
+            chained, num_warps=8, **early,
         )  # fmt: skip
     return Routing(weights, numbers, place, pairs, block_expert, used, rows)
