@@ -124,7 +124,7 @@ class Layer:
         for stage, tiles in (("first", (plan.first, *firsts)), ("second", (plan.second, *seconds))):
             for tile in tiles:
                 if time.monotonic() > stop:
-                    return
+                    break
                 row = self.timed(f"moe {stage} product", spelled(tile), self.stage(stage, plan.rows, tile))
                 yield row
                 if "ms" in row:
