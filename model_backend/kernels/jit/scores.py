@@ -44,15 +44,19 @@ def _score(
     STEP: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     first, split, splits = tl.program_id(0) * QUERIES, tl.program_id(1), tl.num_programs(1)
+    own = first + tl.arange(0, QUERIES)
+    missed = own < tokens
+    if GATED:
+        missed = missed & failed(tl.load(passed + own, mask=missed, other=topk), topk, room)
+        if tl.sum((missed & (tl.load(positions + own, mask=missed, other=-1) >= topk)).to(tl.int32), 0) == 0:
+            return
     queries, weight = asked(
         q, weights, first, tokens, keys.dtype.element_ty, HEADS, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, SCALED, NATIVE
     )
-    own = first + tl.arange(0, QUERIES)
     for number in range(QUERIES):
         this, position = seen(rows, positions, first, number, tokens, topk, QUERIES)
         if GATED:
-            count = tl.load(passed + own, mask=own < tokens, other=topk)
-            position = tl.where(failed(count, topk, room), position, -1)
+            position = tl.where(missed, position, -1)
         length = tl.max(position, 0) + 1
         count = tl.cdiv(length, STEP)
         share = tl.cdiv(tl.cdiv(count, KEYS), splits) * KEYS

@@ -52,31 +52,17 @@ def _splits(rows: int, width: int) -> int:
 
 def select(scores: Tensor, positions: Tensor, passed: Tensor | None, topk: int, room: int, out: Tensor) -> None:
     """Radix selection of every row, or of those where fewer than ``topk`` or more than ``room`` passed."""
-    (rows, width), stride, gated = scores.shape, scores.stride(0), passed is not None
-    splits, which = _splits(rows, width), out if passed is None else passed
+    (rows, width), stride = scores.shape, scores.stride(0)
+    if passed is not None:
+        radix.select_missed[(rows,)](scores, positions, passed, out, stride, topk, room, BLOCK, num_warps=8)
+        return
+    splits = _splits(rows, width)
     counts = torch.zeros(rows, 4, 256, dtype=torch.int32, device=scores.device)
     tallies = torch.empty(rows, splits, 2, dtype=torch.int32, device=scores.device) if splits > 1 else counts
     for number in range(4):
-        radix.count_digits[(rows, splits)](
-            scores, positions, which, counts, stride, topk, room, gated, number, BLOCK, num_warps=8
-        )
+        radix.count_digits[(rows, splits)](scores, positions, counts, stride, topk, number, BLOCK, num_warps=8)
     if splits > 1:
-        radix.tally[(rows, splits)](
-            scores, positions, which, counts, tallies, stride, topk, room, gated, BLOCK, num_warps=8
-        )
+        radix.tally[(rows, splits)](scores, positions, counts, tallies, stride, topk, BLOCK, num_warps=8)
     radix.write_chosen[(rows, splits)](
-        scores,
-        positions,
-        which,
-        counts,
-        tallies,
-        out,
-        stride,
-        topk,
-        room,
-        gated,
-        splits > 1,
-        MOST_SPLITS,
-        BLOCK,
-        num_warps=8,
+        scores, positions, counts, tallies, out, stride, topk, splits > 1, MOST_SPLITS, BLOCK, num_warps=8
     )
