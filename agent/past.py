@@ -13,6 +13,7 @@ from keyeloop.runtime.content import Message, Text, images_of
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.events import ReplyReceived, RunStart
 from keyeloop.runtime.journal import JOURNAL, Journal
+from keyeloop.runtime.journal.sources import located
 from keyeloop.runtime.trajectory import Trajectory
 from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.base import Tool
@@ -68,7 +69,7 @@ class Past:
         if not question.strip():
             raise InputError("the question is empty: say what you want to know")
         documents = self.run.start.config.get("documents")
-        sources = {source.name: source for source in self.run.start.inputs}
+        sources = located(self.run.start.inputs, self.run.folder)
         return CheckedTask(question.strip(), sources, None if documents is None else Path(documents), form)
 
     def views(self) -> ViewBook:

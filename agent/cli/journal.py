@@ -67,16 +67,19 @@ def collect(
 def pack_run(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its name below the folder of runs.")],
     file: Annotated[Path | None, typer.Argument(help="The file to write (default: NAME.keyeloop).")] = None,
+    with_video: Annotated[
+        bool, typer.Option("--with-video", help="Pack the videos and pictures that it looked into, too.")
+    ] = False,
     runs: Runs = None,
 ) -> int:
-    """Pack a run, its record and its pictures, into one file. Source videos are not packed."""
+    """Pack a run, its record and the pictures that it was shown, into one file."""
     from keyeloop.agent.cli.show import run_folder
     from keyeloop.runtime.config import load_config
     from keyeloop.runtime.journal.portable import SUFFIX, pack
 
     folder = run_folder(run, load_config({"runs": runs}).runs)
     target = file or Path(folder.absolute().name + SUFFIX)
-    print(f"{target}: {pack(folder, target) / 1e6:.2f} MB")
+    print(f"{target}: {pack(folder, target, sources=with_video) / 1e6:.2f} MB")
     return 0
 
 

@@ -106,5 +106,5 @@ def _fork(
     asking.pause = view.paused
     end = asyncio.run(watch(agent.stream_fork(past.folder, step), view))
     assert view.run is not None, "what has ended has begun"
-    form = task_of(past.exchanges[-1].asked, past.start).form
+    form = task_of(past.exchanges[-1].asked, past.start, past.folder).form
     return told(Answer.from_end(end, view.run, form=form), as_json)

@@ -26,5 +26,5 @@ def resume(run: Path, model: str | None, tool: list[str], approve: list[str], ru
     view = LiveView(Console(stderr=as_json), past.folder.parent, past.folder)
     asking.pause = view.paused
     end = asyncio.run(watch(agent.stream_resume(past.folder), view))
-    form = task_of(past.exchanges[-1].asked, past.start).form
+    form = task_of(past.exchanges[-1].asked, past.start, past.folder).form
     return told(Answer.from_end(end, past.folder, form=form), as_json)

@@ -36,7 +36,7 @@ async def play_again(
     """
     playback = await asyncio.to_thread(opened)
     try:
-        task = task_of(playback.asked, playback.start_event)
+        task = task_of(playback.asked, playback.start_event, playback.journal.folder)
         tools = recorded_tools(playback.start_event, tools_for(task.sources.values(), task.documents))
         backend = await asyncio.to_thread(load)
         settings = settings_of(playback.asked.config)

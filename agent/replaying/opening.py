@@ -13,20 +13,19 @@ from keyeloop.agent.replaying.tape import Tape, of_the_loop
 from keyeloop.runtime.clock import Clock
 from keyeloop.runtime.errors import InputError, JournalError
 from keyeloop.runtime.events import Event, Fork, Noticed, QuestionAsked, RequestSent, RunEnded, RunStart
-from keyeloop.runtime.evidence import Source
 from keyeloop.runtime.journal import JOURNAL, Journal
 from keyeloop.runtime.journal.pictures import pictures_of
+from keyeloop.runtime.journal.sources import link_own, located
 from keyeloop.runtime.trajectory import Trajectory
 
 RESUMED = ("in flight", "interrupted", "failed")
 """Statuses of runs that may go on where they were cut off."""
 
 
-def task_of(asked: RunStart | QuestionAsked, start: RunStart) -> CheckedTask:
-    """The recorded question; its files are not opened."""
+def task_of(asked: RunStart | QuestionAsked, start: RunStart, folder: Path) -> CheckedTask:
+    """The recorded question of the run in ``folder``; its files are not opened."""
     documents, schema = start.config.get("documents"), asked.config.get("answer_schema")
-    sources: dict[str, Source] = {source.name: source for source in start.inputs}
-    form = None if schema is None else AnswerForm(schema)
+    sources, form = located(start.inputs, folder), None if schema is None else AnswerForm(schema)
     return CheckedTask(asked.question, sources, None if documents is None else Path(documents), form)
 
 
@@ -80,6 +79,7 @@ def open_to_fork(origin: Path, turn: int, folder: Path, run_id: str, clock: Cloc
     journal = Journal.create(folder, clock)
     try:
         link_pictures(run, kept, journal, number)
+        link_own(run.folder, folder)
         fork = Fork(run_id=run.start.run_id, turn=turn)
         start = run.start.model_copy(update={"run_id": run_id, "fork": fork})
         written = [journal.append(event) for event in (start, *run.events[1 : run.events.index(asked) + 1])]

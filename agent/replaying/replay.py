@@ -87,7 +87,7 @@ def _opened(run: Trajectory, exchange: Exchange, journal: Journal, *, recorded: 
 
 
 def _session(run: Trajectory, exchange: Exchange, playback: Playback, tools: Toolset | None, clock: Clock) -> Session:
-    task = task_of(exchange.asked, run.start)
+    task = task_of(exchange.asked, run.start, run.folder)
     settings: dict[str, Any] = settings_of(exchange.asked.config)
     model = Reciting(run, exchange) if tools is not None else Silent(run)
     return Session(

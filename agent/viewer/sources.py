@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keyeloop.runtime.errors import InputError
 from keyeloop.runtime.evidence import Source
+from keyeloop.runtime.journal.sources import own_path
 from keyeloop.runtime.source import hash_file
 
 TYPES = {
@@ -53,9 +54,8 @@ def may_be_found(source: Source, run: Path, root: Path) -> bool:
 
 def _places(source: Source, run: Path, root: Path) -> Iterator[Path]:
     recorded = Path(source.path)
-    for place in (
-        [recorded] if recorded.is_absolute() else [base / recorded for base in (Path(), run, root, root.parent)]
-    ):
+    bases = (Path(),) if recorded.is_absolute() else (Path(), run, root, root.parent)
+    for place in (own_path(source, run), *(base / recorded for base in bases)):
         with suppress(OSError, ValueError):
             if place.is_file():
                 yield place

@@ -10,7 +10,8 @@ from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import RunStart
 from keyeloop.runtime.journal.layout import run_media
 from keyeloop.runtime.journal.pictures import pictures_of
-from keyeloop.runtime.journal.reading import salvage
+from keyeloop.runtime.journal.reading import salvage, without_start
+from keyeloop.runtime.journal.sources import changed_own
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,13 @@ def check_run(folder: Path) -> RunCheck:
     events, damage = salvage(folder)
     problems = [str(found) for found in damage if not found.torn]
     if not events or not isinstance(events[0], RunStart):
-        problems.append(f"the record in {folder} does not begin with run_start: the run was cut off at once")
+        problems.append(without_start(folder, events))
     pictures = pictures_of(events)
     problems += _lost_pictures(folder, pictures)
-    return RunCheck(folder, len(events), len(pictures), tuple(problems), torn=any(found.torn for found in damage))
+    problems += changed_own(folder)
+    return RunCheck(
+        folder, len(events), len(pictures), tuple(problems), torn=bool(events) and any(found.torn for found in damage)
+    )
 
 
 def _lost_pictures(folder: Path, pictures: dict[str, int | None]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import Event, event_from_line, event_from_object, event_to_line
-from keyeloop.runtime.journal.layout import chunk_paths
+from keyeloop.runtime.journal.layout import JOURNAL, chunk_paths
 from keyeloop.runtime.journal.lines import Damage, parse_line, seal_problem
 from keyeloop.runtime.journal.migration import Migration
 
@@ -35,6 +35,16 @@ def read_journal(folder: Path) -> Iterator[Event]:
     that a newer version wrote.
     """
     return (written.event for written in read_strictly(folder))
+
+
+def without_start(folder: Path, events: Sequence[Event]) -> str:
+    """What to tell of a record that does not begin as one does."""
+    if events:
+        return f"the journal in {folder} does not begin with run_start: its first line is lost"
+    return (
+        f"no whole line is recorded in {folder / JOURNAL}: its process was killed before the first was written, so "
+        "there is nothing to read or to go on with; run the task again, and delete that folder"
+    )
 
 
 def salvage(folder: Path) -> tuple[list[Event], list[Damage]]:

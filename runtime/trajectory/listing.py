@@ -15,7 +15,7 @@ from keyeloop.runtime.errors import JournalError
 from keyeloop.runtime.events import RunTotals
 from keyeloop.runtime.journal import JOURNAL
 from keyeloop.runtime.journal.layout import chunk_path, chunk_paths
-from keyeloop.runtime.journal.reading import read_strictly
+from keyeloop.runtime.journal.reading import read_strictly, without_start
 from keyeloop.runtime.journal.totals import Totals
 from keyeloop.runtime.trajectory.steps import Status
 
@@ -104,7 +104,7 @@ def _ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         while b"\n" not in head:
             more = os.read(handle, 1 << 20)
             if not more:
-                raise JournalError("the record holds no whole line: the run was cut off at once")
+                raise JournalError(without_start(folder, ()))
             head += more
         size = os.fstat(handle).st_size
         whole = head if size == len(head) else b""
@@ -156,7 +156,7 @@ def _counted(folder: Path) -> tuple[RunTotals, dict[str, Any], Status]:
         elif last.kind in ("state_rebuilt", "question"):
             ended = None
     if last is None:
-        raise JournalError("the record holds no whole line: the run was cut off at once")
+        raise JournalError(without_start(folder, ()))
     told = {"time_s": last.time_s, "seq": last.seq}
     if ended is None:
         return totals.now, told, "in flight"

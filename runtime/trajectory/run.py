@@ -21,6 +21,7 @@ from keyeloop.runtime.events import (
 )
 from keyeloop.runtime.evidence import Citation, View
 from keyeloop.runtime.journal import Damage, read_journal, run_media, salvage
+from keyeloop.runtime.journal.reading import without_start
 from keyeloop.runtime.trajectory.looks import Look, Span, looks_of, spans_of, view_groups
 from keyeloop.runtime.trajectory.steps import Status, exchanges_of
 from keyeloop.runtime.wire import from_wire, parts_from_wire
@@ -41,7 +42,7 @@ class Trajectory:
         self.media = run_media(folder)
         first = next(iter(self.events), None)
         if not isinstance(first, RunStart):
-            raise JournalError(f"the journal in {folder} does not begin with run_start: the run was cut off at once")
+            raise JournalError(without_start(folder, self.events))
         self.start = first
         self.exchanges = tuple(exchanges_of(self.events))
         self.steps = tuple(step for exchange in self.exchanges for step in exchange.steps)
@@ -59,8 +60,9 @@ class Trajectory:
         JournalError when there is none, or its first line, which everything stands on, is lost.
         """
         events, damage = salvage(folder)
-        if damage and not isinstance(next(iter(events), None), RunStart):
-            raise JournalError(f"{damage[0]}; a run cannot be read without its first line")
+        whole = [found for found in damage if not found.torn]
+        if whole and not isinstance(next(iter(events), None), RunStart):
+            raise JournalError(f"{whole[0]}; a run cannot be read without its first line")
         return cls(folder, events, damage)
 
     @property

@@ -127,6 +127,38 @@ def test_records_are_checked_packed_and_cleaned_up(whole: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["discriminator"]["propertyName"] == "kind"
 
 
+def test_a_run_packed_with_its_video_is_played_again_elsewhere(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keyeloop("journal", "pack", whole.name, "one.keyeloop", "--with-video") == 0
+    Path("board.mp4").unlink()
+    shutil.rmtree("runs")
+    assert keyeloop("journal", "unpack", "one.keyeloop") == 0
+    capsys.readouterr()
+    assert keyeloop("replay", whole.name, "--tools", *TOOL) == 0
+    assert capsys.readouterr().out.startswith("no difference in 3 steps")
+    assert keyeloop("replay", whole.name, "--from", "1", "--model", f"replay:{whole}", *TOOL, "--json") == 0
+    fork = Path(json.loads(capsys.readouterr().out)["run"])
+    assert len(Trajectory.read(fork).looks) == len(Trajectory.read(whole).looks) > 0
+    assert next((fork / "sources").iterdir()).stat().st_nlink == 2, "a link, not another copy"
+    assert keyeloop("view", whole.name, "--export", "page.html") == 0
+    assert "video-1 inside" in capsys.readouterr().out
+    assert keyeloop("journal", "pack", fork.name, "two.keyeloop", "--with-video") == 0
+    assert keyeloop("journal", "verify") == 0
+
+
+def test_a_run_killed_before_its_first_line_is_told_to_run_again(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = Path("runs") / "early"
+    early.mkdir()
+    for content in ("", '{"kind":"run_start","seq":0'):
+        (early / "journal.jsonl").write_text(content)
+        for command in (("run", "--resume", "early"), ("show", "early"), ("replay", "early"), ("diff", "early", whole)):
+            assert keyeloop(*command) == 2
+            shown = capsys.readouterr()
+            assert "no whole line is recorded in runs/early/journal.jsonl" in shown.err, command
+            assert "run the task again" in shown.err and shown.err.count("\n") == 1
+
+
 def test_show_reads_a_killed_run_up_to_the_step_in_flight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = hanging_run(tmp_path / "killed")
     process.kill()
