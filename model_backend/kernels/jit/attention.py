@@ -209,11 +209,12 @@ def gather(
         peaks, sums = torch.empty(2, tokens, heads, cut.splits, dtype=torch.float32, device=q.device)
     dim_wide = max(16, triton.next_power_of_2(dim))
     kernel, narrow = (_attend_turned, 8) if cut.turned else (_attend, 16)
+    group_wide = max(narrow, triton.next_power_of_2(group))
     kernel[(tokens * kv_heads * cut.splits,)](
         q, k_cache, v_cache, slot_table, query_row, positions, parts, peaks, sums,
         query_row if unions is None else unions.lengths,
         scale * math.log2(math.e), q.stride(0), q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0),
-        v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, max(narrow, triton.next_power_of_2(group)), dim,
+        v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, group_wide, dim,
         dim_wide, cut.splits, cut.keys, cut.splits > 1, LOOK, 0 if unions is None else unions.queries,
         num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
