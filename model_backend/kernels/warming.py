@@ -17,6 +17,8 @@ QUERIES = ((1, True), (64, True), (16, False), (64, False), (300, False))
 """Numbers of queries, and whether each is of another request: every way in which work is shared among programs."""
 WIDTHS = (1, 16, 9000)
 """Tokens beyond ``topk`` that the longest request has: few enough for one program, and more."""
+LONG_TOKENS, LONG_WIDTHS = 1024, (32768, 65552)
+"""Queries and tokens of prompts whose selection keeps no scores, by the smaller sample and the larger."""
 logger = logging.getLogger(__name__)
 
 
@@ -31,15 +33,18 @@ def compile_ahead(
     began_s = time.perf_counter()
     device, dtype, dim = k_cache.device, k_cache.dtype, index_k.values.shape[1]
     _prepare_one(index_k, k_cache, v_cache, heads, index_heads)
-    for tokens, one_each in QUERIES:
+    rounds = [(tokens, one_each, tuple(topk + beyond for beyond in WIDTHS)) for tokens, one_each in QUERIES]
+    if slot_table.shape[1] >= LONG_WIDTHS[0]:
+        rounds.append((LONG_TOKENS, False, LONG_WIDTHS))
+    for tokens, one_each, widths in rounds:
         rows = torch.zeros(tokens, dtype=torch.int32, device=device)
         padding = rows - 1
         asked = torch.zeros(tokens, index_heads, dim, dtype=dtype, device=device)
         gates = torch.zeros(tokens, index_heads, dtype=torch.float32, device=device)
         index_q, weights = ops.index_queries(asked, gates, index_k.mode)
-        for beyond in WIDTHS:
+        for width in widths:
             places = ops.select(
-                index_q, weights, index_k, slot_table, rows, padding, topk, max_tokens=topk + beyond, one_each=one_each
+                index_q, weights, index_k, slot_table, rows, padding, topk, max_tokens=width, one_each=one_each
             )
         q = torch.zeros(tokens, heads, k_cache.shape[2], dtype=dtype, device=device)
         ops.sparse_attention(q, k_cache, v_cache, slot_table, rows, places, 1.0)
