@@ -15,7 +15,7 @@ from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.outside import visible
 from keyeloop.tools.perception.listener import Heard, Listener
-from keyeloop.tools.perception.whisper import WhisperListener
+from keyeloop.tools.perception.whisper import FETCH, WhisperListener
 from keyeloop.tools.video.clip import check_span
 from keyeloop.tools.video.frames import close_decoder, decoder_of, find_source
 from keyeloop.tools.video.sound import Samples, hear
@@ -56,8 +56,7 @@ class Listen:
         if listener is None:
             raise ConfigError(
                 "listen needs a Whisper model on this machine: name its folder, as Listen('whisper-small') or "
-                '--tool listen:whisper-small; it is fetched with: python -c "from faster_whisper import '
-                "download_model; download_model('small', 'whisper-small')\" (pip install \"keyeloop[listen]\")"
+                f'--tool listen:whisper-small; pip install "keyeloop[listen]", then fetch it once: {FETCH}'
             )
         if isinstance(listener, str | Path):
             listener = WhisperListener(listener)
@@ -68,7 +67,7 @@ class Listen:
         """One line a stretch of speech: ``12.0-14.5 s: words (0.93)``, with how sure that is. Raises ToolError."""
         source = find_source(context, str(arguments["video"]), "video")
         start_s = float(arguments.get("start_s", 0.0))
-        end_s = check_span(source, start_s, float(arguments.get("end_s", source.duration_s or 0.0)), 1)
+        end_s = check_span(source, start_s, float(arguments.get("end_s", max(start_s, source.duration_s or 0.0))), 1)
         until_s = min(end_s, start_s + MAX_SPAN_S)
         if until_s <= start_s:
             raise ToolError(f"from {start_s:.1f} s to {end_s:.1f} s nothing is to be heard: give a later end_s")
