@@ -17,10 +17,11 @@ def resume(run: Path, model: str | None, tool: list[str], approve: list[str], ru
     from keyeloop.agent.cli.run import told, watch
     from keyeloop.agent.cli.show import read_run
     from keyeloop.agent.live import LiveView
-    from keyeloop.agent.replaying.opening import task_of
+    from keyeloop.agent.replaying.opening import require_resumable, task_of
     from keyeloop.runtime.config import load_config
 
     past = read_run(run, load_config({"runs": runs}).runs)
+    require_resumable(past)
     config, asking = recorded_config(past, model, runs), TerminalApproval()
     agent = Agent(tools=tools_of(past, tool, approve, asking, config), runs=past.folder.parent, settings=config)
     view = LiveView(Console(stderr=as_json), past.folder.parent, past.folder)

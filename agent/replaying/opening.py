@@ -39,11 +39,7 @@ def open_to_resume(folder: Path, clock: Clock) -> Playback:
     journal = Journal.reopen(folder, clock)
     try:
         run = Trajectory.read(folder)
-        if run.status not in RESUMED:
-            raise InputError(
-                f"the run in {folder} has ended ({run.status}): there is nothing to resume; keyeloop ask goes on with "
-                "another question"
-            )
+        require_resumable(run)
         require_pictures(run)
         number = len(run.exchanges)
         ended = [event for event in of_the_loop(_own(run, number)) if not isinstance(event, RunEnded)]
@@ -98,6 +94,15 @@ def link_pictures(run: Trajectory, kept: Iterable[Event], journal: Journal, numb
     begin = run.events.index(run.exchanges[number - 1].asked)
     for sha256 in pictures_of([*run.events[: begin + 1], *kept]):
         journal.media.put_bytes(run.media.read(sha256))
+
+
+def require_resumable(run: Trajectory) -> None:
+    """Raise InputError for a run that has ended."""
+    if run.status not in RESUMED:
+        raise InputError(
+            f"the run in {run.folder} has ended ({run.status}): there is nothing to resume; keyeloop ask goes on with "
+            "another question"
+        )
 
 
 def require_pictures(run: Trajectory) -> None:

@@ -45,6 +45,7 @@ def test_a_run_that_was_cut_off_is_resumed(whole: Path, capsys: pytest.CaptureFi
     assert told(folder) == told(whole)
     for arguments, expected in (
         (("run", "--resume", folder, *TOOL, "--model", f"replay:{whole}"), "has ended (answered): there is nothing"),
+        (("run", "--resume", folder), "has ended (answered): there is nothing"),
         (("run", "what?", "--resume", folder), "--resume takes no question"),
         (("run",), "the question is missing"),
         (("run", "--resume", "nowhere"), "no run in nowhere"),
