@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from ceilings import ceilings
@@ -131,7 +132,9 @@ class Layer:
                     best[stage] = min(best.get(stage, (1e9, tile)), (row["ms"], tile), key=lambda pair: pair[0])
         if "first" not in best or "second" not in best:
             return
-        yield self.timed("moe routing", f"rows {plan.rows}", self.stage("route", plan.rows))
+        for warps in (moe_route.WARPS, 8) if GPU else (moe_route.WARPS,):
+            with patch.object(moe_route, "WARPS", warps):
+                yield self.timed("moe routing", f"rows {plan.rows} w{warps}", self.stage("route", plan.rows))
         yield self.timed("moe sum", "", self.stage("sum", plan.rows))
         goal = {64: 1.03 * peer_ms, 16384: 2.3}.get(self.tokens)
         for chained in (False, True) if GPU else (False,):

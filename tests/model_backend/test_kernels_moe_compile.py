@@ -49,7 +49,7 @@ def test_routing_compiles(tokens: int, tmp_path: Path) -> None:
             3,
             tmp_path,
         )
-    _compiled("moe_route", "order", CHOICE | {"TOKENS": 64, "CHUNKS": 32}, types, 8, 3, tmp_path)
+    _compiled("moe_route", "order", CHOICE | {"TOKENS": 64, "CHUNKS": 32}, types, 16, 3, tmp_path)
 
 
 @pytest.mark.parametrize("place", range(5))

@@ -21,6 +21,8 @@ PROGRAMS = 132
 SHARE = 256
 """Columns of a token that one program multiplies at the least; more programs share a token where there are few."""
 MOST_SPLITS = 8
+WARPS = 16
+"""Of the programs that choose and place."""
 
 
 @dataclass(frozen=True)
@@ -220,11 +222,11 @@ def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int, chain
     counts = used if alone else torch.empty(chunks, wide, dtype=torch.int32, device=device)
     choose[(chunks,)](
         parts, x, weights, numbers, counts, pairs, place, block_expert, used, tokens, experts, splits, renormalise,
-        alone, chunk, wide, top, top_wide, rows, chained, num_warps=8, **early,
+        alone, chunk, wide, top, top_wide, rows, chained, num_warps=WARPS, **early,
     )  # fmt: skip
     if not alone:
         order[(chunks,)](
             numbers, counts, pairs, place, block_expert, used, tokens, chunks, chunk, wide, top, top_wide, rows, 32,
-            chained, num_warps=8, **early,
+            chained, num_warps=WARPS, **early,
         )  # fmt: skip
     return Routing(weights, numbers, place, pairs, block_expert, used, rows)
