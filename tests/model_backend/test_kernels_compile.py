@@ -19,8 +19,19 @@ pytestmark = [
 SELECTION = {"gates": "*fp32", "scores": "*fp32"}
 ROOM = {"ROOM": 8192}
 CHOICE = ROOM | {"FILL": 1024}
-ATTENTION = {"KV_HEADS": 4, "GROUP": 8, "GROUP_WIDE": 16, "DIM": 128, "DIM_WIDE": 128, "LOOK": 256}
+ATTENTION = {"KV_HEADS": 4, "GROUP": 8, "DIM": 128, "DIM_WIDE": 128}
 SCORING = {"HEADS": 16, "HEADS_WIDE": 16, "DIM": 64, "DIM_WIDE": 64}
+GATHER = {"GROUP_WIDE": 16, "LOOK": 1024}
+UNION = {"CHUNK": 1024, "PIECE": 8192, "PAD": 128, "SAMPLE": 16, "STEPS": 12}
+LISTS = {
+    "slots": "*i32",
+    "masks": "*u8",
+    "lengths": "*i32",
+    "seen": "*u8",
+    "ranks": "*i64",
+    "share": "fp32",
+    "scale": "fp32",
+}
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
     "gates": ("gate", "set_gates", ROOM | {"SAMPLE": 8192, "STEP": 32, "PACKED": False}, SELECTION, 16),
     "gates, sampled": ("gate", "set_gates", ROOM | {"SAMPLE": 2048, "STEP": 32, "PACKED": True}, SELECTION, 4),
@@ -34,13 +45,28 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
     "tally": ("radix", "tally", {"BLOCK": 2048}, SELECTION, 8),
     "missed": ("radix", "select_missed", {"BLOCK": 2048}, SELECTION, 8),
     "written": ("radix", "write_chosen", {"SHARED": True, "MOST": 64, "BLOCK": 2048}, SELECTION, 8),
-    "prefill": ("attention", "_attend", ATTENTION | {"KEYS": 32, "SHARED": False},
-                {"scale": "fp32", "out": "*bf16"}, 1),
-    "decode": ("attention", "_attend", ATTENTION | {"KEYS": 64, "SHARED": True}, {"scale": "fp32", "out": "*fp32"}, 4),
+    "gathered keys": ("attention", "_attend", ATTENTION | GATHER | {"KEYS": 32, "SHARED": False, "BLOCK": 0},
+                      {"scale": "fp32", "out": "*bf16", "taken": "*i32"}, 1),
+    "blocks without a list": ("attention", "_attend", ATTENTION | GATHER | {"KEYS": 32, "SHARED": False, "BLOCK": 8},
+                              {"scale": "fp32", "out": "*bf16", "taken": "*i32"}, 1),
+    "decode": ("attention", "_attend", ATTENTION | GATHER | {"KEYS": 64, "SHARED": True, "BLOCK": 0},
+               {"scale": "fp32", "out": "*fp32", "taken": "*i32"}, 4),
+    "gathered keys, turned": ("attention", "_attend_turned", ATTENTION | GATHER | {"GROUP_WIDE": 8, "KEYS": 32,
+                              "SHARED": False, "BLOCK": 8}, {"scale": "fp32", "out": "*bf16", "taken": "*i32"}, 1),
+    "decode, turned": ("attention", "_attend_turned", ATTENTION | GATHER | {"GROUP_WIDE": 8, "KEYS": 64,
+                       "SHARED": True, "BLOCK": 0}, {"scale": "fp32", "out": "*fp32", "taken": "*i32"}, 4),
+    "united, 8": ("union", "_unite", UNION | {"QUERIES": 8}, LISTS, 16),
+    "united, 16": ("union", "_unite", UNION | {"QUERIES": 16}, LISTS | {"seen": "*i16", "masks": "*i16"}, 16),
+    "block of 8": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 8, "KEYS": 64},
+                   LISTS | {"out": "*bf16"}, 4),
+    "block of 16": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 16, "KEYS": 64},
+                    LISTS | {"out": "*bf16", "masks": "*i16"}, 8),
     "rounded": ("rounding", "_spread_and_round", {"BY_SLOT": True, "DIM": 64, "STEPS": 6, "ROWS": 16},
                 {"x": "*bf16", "slots": "*i64", "values": "*u8", "rows": "i32", "root": "fp32"}, 4),
     "stored": ("rounding", "_store_rows", {"DIM": 64, "WIDE": 64, "ROWS": 16},
                {"x": "*bf16", "slots": "*i64", "values": "*bf16", "rows": "i32"}, 4),
+    "few": ("few", "choose_few", {"SPLITS": 64, "BLOCK": 1024, "SAMPLE": 4096, "ROOM": 8192, "FILL": 1024, "LANES": 32},
+            {"scores": "*fp32", "arrived": "*i32", "listed": "*i32"}, 16),
     "combined": ("attention", "_combine", {"DIM": 128, "DIM_WIDE": 128, "MOST": 32}, {"out": "*bf16"}, 4),
 }  # fmt: skip
 GLUE = {
