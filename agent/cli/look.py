@@ -74,7 +74,8 @@ def look(
         printer = _Printer(looker, out, show, as_json)
         _look(looker, wish, max_side, printer)
     if as_json:
-        print(json.dumps({"source": asdict(looker.source), **printer.told}))
+        note = {"note": looker.note} if looker.note else {}
+        print(json.dumps({"source": asdict(looker.source), **note, **printer.told}))
     return 0
 
 
@@ -97,7 +98,7 @@ class _Printer:
     def __init__(self, looker: Looker, folder: Path, show: bool | None, as_json: bool) -> None:
         from keyeloop.agent.look.terminal import protocol_of
 
-        self._source, self._folder, self._as_json = looker.source, folder, as_json
+        self._source, self._note, self._folder, self._as_json = looker.source, looker.note, folder, as_json
         known = protocol_of(os.environ)
         wanted = known is not None if show is None else show
         self._protocol = (known or "blocks") if wanted and not as_json and sys.stdout.isatty() else None
@@ -134,7 +135,7 @@ class _Printer:
         from keyeloop.runtime.moments import format_time
 
         if not self._as_json and not self.told["pictures"]:
-            print(source_words(self._source))
+            print(source_words(self._source) + (f"\n{self._note}" if self._note else ""))
         view, box = picture.view, picture.view.region
         self.told["pictures"].append(
             {

@@ -52,6 +52,8 @@ class Looker:
         self.source: Source = replace(found, name=f"{found.kind}-1")
         self.size = self.source.width, self.source.height
         """Of a whole frame, in source pixels."""
+        self.note = decoder.note(found.path)
+        """What a person should know of its times; empty where the file tells them."""
         self._whole = Region(0, 0, *self.size)
         self._decoder, self._views = decoder, ViewBook()
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,14 @@ async def test_a_frame_bears_its_own_time_not_the_one_asked_for(context: ToolCon
     assert frames[0].view is not None and frames[0].view.time_s == 1.04
     assert text == "video-1: f1 at 1.0 s"
     assert numbers(context, frames) == [26]
+
+
+async def test_counted_times_are_told_as_such(context: ToolContext, tmp_path: Path) -> None:
+    bare = write_video(tmp_path / "bare.h264", list(range(50)), tick=Fraction(1, 25), options={"bf": "2"})
+    inputs = {"video-1": open_source(bare, "video-1")}
+    text, frames = await look(replace(context, inputs=inputs), start_s=1, end_s=1)
+    told = "video-1: its frames bear no times, so they are counted: 25 a second, as the file tells"
+    assert text == f"video-1: f1 at 1.0 s\n{told}" and len(frames) == 1
 
 
 async def test_one_frame_is_the_one_at_the_start(context: ToolContext) -> None:

@@ -16,6 +16,7 @@ from keyeloop.tools.video.child.recent import RecentFrames
 from keyeloop.tools.video.child.sniff import sniff
 from keyeloop.tools.video.child.video import VideoReader
 from keyeloop.tools.video.decoder import Decoder
+from keyeloop.tools.video.excerpt import cut_clip
 from tests.tools.moving_pictures import Judge, read_bar_code, write_video
 
 FRAMES = 200
@@ -138,9 +139,53 @@ def test_a_frame_is_found_again_by_its_own_time(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_avi_that_does_not_tell_its_order_is_refused(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "reordered.avi", NUMBERS, tick=TV, options=B_FRAMES)
-    with Decoder() as decoder, pytest.raises(Unusable, match=r"reordered frames in avi.*convert it to mp4"):
+COUNTED: dict[str, dict[str, Any]] = {
+    "reordered.avi": {"options": B_FRAMES},
+    "bare.h264": {"options": B_FRAMES},
+    "film.h264": {"options": {"bf": "3", "g": "30", "aud": "1"}, "tick": Fraction(1001, 30000)},
+    "bare.hevc": {"codec": "libx265", "options": X265},
+    "closed.hevc": {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=30:open-gop=0:radl=2"}},
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_frames_without_times_are_counted(name: str, tmp_path: Path) -> None:
+    """A full decoding gives them in the order of their numbers, at the stream's rate."""
+    made = {"tick": TV, **COUNTED[name]}
+    path = write_video(tmp_path / name, NUMBERS, **made)
+    rate = float(1 / made["tick"])
+    rng = random.Random(name)
+    numbers = [rng.randrange(FRAMES) for _ in range(25)]
+    moments = [(number + rng.choice([0.0, 0.5, 0.99])) / rate for number in [*numbers, *sorted(numbers)]]
+    fd = os.open(path, os.O_RDONLY)
+    reader = VideoReader(fd, sniff(fd).demuxer)
+    reader._recent = RecentFrames(keep_bytes=0)
+    assert "they are counted: " in reader.facts.note and reader.facts.fps == pytest.approx(rate)
+    assert reader.facts.duration_s == pytest.approx(FRAMES / rate)
+    for one in (reader, reader.twin()):
+        for number, moment in zip([*numbers, *sorted(numbers)], moments, strict=True):
+            shown = one.shown(moment)
+            assert read_bar_code(one.pixels(shown)) == number and shown.time_s == pytest.approx(number / rate)
+        for moment in moments[:10]:
+            shown = one.key_frame(moment)
+            assert shown.time_s == pytest.approx(read_bar_code(one.pixels(shown)) / rate) and shown.time_s <= moment
+        one.close()
+    assert reader._tape.key_frames() or 0 > 4, "it need not begin at the beginning"
+
+
+def test_a_clip_of_counted_frames_is_encoded_anew(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "bare.h264", NUMBERS, tick=TV, options=B_FRAMES)
+    clip = cut_clip(path, 1.0, 3.0, tmp_path / "clip.mp4")
+    assert (clip.frames, clip.copied) == (50, False)
+    assert Judge.of(clip.path).numbers == tuple(range(25, 75))
+
+
+def test_packets_that_are_not_frames_cannot_be_counted(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "bare.h264", NUMBERS[:40], tick=TV, options={"bf": "0", "x264-params": "scenecut=0"})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\0\0\1\x41", len(data) // 2) + 4] = 0x8B  # a slice of a type that there is not
+    path.write_bytes(data)
+    with Decoder() as decoder, pytest.raises(Unusable, match=r"cannot be counted.*convert it to mp4"):
         decoder.probe(str(path))
 
 

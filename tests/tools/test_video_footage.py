@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from keyeloop.runtime.evidence import Region
-from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.picture import cut
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.excerpt import cut_clip
@@ -41,11 +40,11 @@ def times_of(path: Path) -> list[float]:
     return [float((pts - ticks[0]) * tick) for pts in ticks]
 
 
-def sample(name: str, path: Path, decoder: Decoder) -> list[float]:
+def sample(name: str, path: Path, decoder: Decoder, counted_s: list[float] | None = None) -> list[float]:
     """Random moments show the very pixels of a full decoding, under the container's own times, which are returned."""
     facts = decoder.probe(str(path))
     size = facts.width, facts.height
-    times = times_of(path)
+    times = counted_s or times_of(path)
     rng = random.Random(name)
     moments = [rng.uniform(0, times[-1]) for _ in range(10)]
     places = [bisect_right(times, moment + 1e-6) - 1 for moment in moments]
@@ -81,7 +80,6 @@ def test_moments_of_real_video_of_old_codecs(name: str, decoder: Decoder, reques
         pytest.skip(f"{name} is in a package of 96 MB: it is fetched with --require=net")
     path = fetched(name, opencv_doc)
     if name == "Megamind.avi":  # MPEG-4 with reordered frames, of which avi does not tell the times
-        with pytest.raises(Unusable, match=r"does not tell when its frames are shown.*convert it to mp4"):
-            decoder.probe(str(path))
+        sample(name, path, decoder, [number * 125 / 2997 for number in range(270)])
     else:
         sample(name, path, decoder)

@@ -10,8 +10,8 @@ from keyeloop.runtime.content import Image, Part, Text, ToolSpec, Video
 from keyeloop.runtime.errors import ToolError
 from keyeloop.runtime.evidence import Source
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.video.frames import close_decoder, find_source, look
-from keyeloop.tools.video.wording import clip_text, past_end_text
+from keyeloop.tools.video.frames import clip_words, close_decoder, find_source, look
+from keyeloop.tools.video.wording import past_end_text
 
 DEFAULT_FRAMES = 4
 
@@ -46,7 +46,7 @@ class ClipVideo:
         max_frames = int(arguments.get("max_frames", DEFAULT_FRAMES))
         end_s = check_span(source, start_s, end_s, max_frames)
         video = await look(context, source, start_s, end_s, max_frames)
-        return Text(clip_text(source.name, _views(video))), video
+        return Text(await clip_words(context, source, _views(video))), video
 
     async def close(self, context: ToolContext) -> None:
         """End the run's decoder; idempotent."""

@@ -8,9 +8,8 @@ from typing import Any
 from keyeloop.runtime.content import Part, Text, ToolSpec
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.video.clip import check_span
-from keyeloop.tools.video.frames import close_decoder, find_source, spaced, turn
+from keyeloop.tools.video.frames import clip_words, close_decoder, find_source, spaced, turn
 from keyeloop.tools.video.layout import drawn, fitting, grid, laid_out
-from keyeloop.tools.video.wording import clip_text
 
 DEFAULT_FRAMES = 12
 MAX_FRAMES = 48
@@ -65,7 +64,7 @@ class ContactSheet:
                 frames = await drawn(context, source, plan, again, source.whole, keys=False)
             views = [context.views.frame(source.name, source.sha256, one.time_s, source.whole) for one in frames]
             picture = await laid_out(context, plan, frames, views)
-        return Text(clip_text(source.name, views)), picture
+        return Text(await clip_words(context, source, views)), picture
 
     async def close(self, context: ToolContext) -> None:
         """End the run's decoder; idempotent."""

@@ -39,6 +39,8 @@ class Facts(NamedTuple):
     duration_s: float | None
     fps: float | None = None
     """Frames a second as the file tells them, an average where they vary; None where it does not tell."""
+    note: str = ""
+    """What to know of its times; empty where the file tells them."""
 
 
 class Cut(NamedTuple):
@@ -63,6 +65,7 @@ class Decoder:
             "keyeloop.tools.video.child.main", [keyeloop.tools.video], what="video decoder", imports="av, cv2"
         )
         self._stopped = self._closed = False
+        self._notes = dict[str, str]()
         self._identities: dict[str, tuple[int, int, int, int]] = {}
 
     @property
@@ -87,7 +90,12 @@ class Decoder:
         fps = reply.get("fps")
         if fps is not None and not (isinstance(fps, float) and 0 < fps < math.inf):
             raise self._broken()
-        return Facts("video" if kind == "video" else "image", width, height, duration, fps)
+        self._notes[path] = note = " ".join(str(reply.get("note") or "").split())[:200]
+        return Facts("video" if kind == "video" else "image", width, height, duration, fps, note)
+
+    def note(self, path: str) -> str:
+        """As :class:`Facts` has it, of a file that may have been probed before. Raises Unusable as :meth:`probe`."""
+        return self._notes[path] if path in self._notes else self.probe(path).note
 
     def cut(
         self,
@@ -131,9 +139,9 @@ class Decoder:
     ) -> None:
         """As :meth:`cut`, for many moments: hands each frame to ``take`` at once, and bounds the time of one frame.
 
-        ``take`` is called in this thread with a moment's index, its frame's own time, and the pixels, None where they
-        were given before for another moment. At most so many ``readers`` work side by side, a core each; the frames are
-        the same, but several give them in any order. What ``take`` raises ends the child.
+        ``take`` gets a moment's index, its frame's own time, and the pixels, None where another moment was given them.
+        At most so many ``readers`` work side by side, a core each: the same frames, but in any order. What ``take``
+        raises ends the child.
         """
         self._watch(path, times_s, region, size, take, {"keys": key_frames, "readers": max(1, readers)})
 
@@ -171,8 +179,8 @@ class Decoder:
         more: dict[str, Any],
     ) -> None:
         width, height = size
-        told: set[int] = set()
         wanted = 1 if times_s is None else len(times_s)
+        told: set[int] = set()
 
         def check(reply: dict[str, Any], payload: bytes) -> bool:
             place, time_s = reply.get("place"), reply.get("time")
@@ -220,9 +228,8 @@ class Decoder:
                     self._child.drop(0)
                 self._stopped = False
                 channel = self._child.channel()
-                own_s = request.get("cpu_s")  # of a request that may take longer than others
-                cpu_s = self._cpu_s if own_s is None else own_s
-                allowed_s = self._wall_s if own_s is None else max(self._wall_s, own_s)
+                cpu_s = request.get("cpu_s", self._cpu_s)  # its own where a request may take longer than others
+                allowed_s = max(self._wall_s, cpu_s) if "cpu_s" in request else self._wall_s
                 until_s = time.monotonic() + allowed_s
                 channel.settimeout(allowed_s)
                 send(channel, {**request, "cpu_s": cpu_s}, fd=fd)

@@ -13,6 +13,7 @@ from keyeloop.runtime.views import handle_of
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.decoder import Cut, Decoder
+from keyeloop.tools.video.wording import clip_text
 
 STATE_KEY = "video"
 """Where ``ToolContext.state`` keeps the run's decoder. Put one there to share the child that examined the inputs."""
@@ -81,6 +82,15 @@ async def cut(
     except asyncio.CancelledError:
         decoder.stop()
         raise
+
+
+async def clip_words(context: ToolContext, source: Source, views: Sequence[View]) -> str:
+    """Names every frame with its time; where times are counted, a second line says so. Raises ToolError."""
+    try:
+        note = await asyncio.to_thread(decoder_of(context).note, source.path)
+    except Unusable as error:
+        raise ToolError(f"{source.name} {error}") from None
+    return clip_text(source.name, views) + (f"\n{source.name}: {note}" if note else "")
 
 
 async def look(context: ToolContext, source: Source, start_s: float, end_s: float, max_frames: int) -> Video:

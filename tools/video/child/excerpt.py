@@ -46,7 +46,7 @@ def excerpt(reader: VideoReader, start_s: float, end_s: float, *, copy: bool) ->
     """
     begin = reader.shown(start_s).begin
     stop = max(begin + 1, reader.ticks_of(end_s, math.ceil))
-    found = _copied(reader, begin, stop) if copy else None
+    found = _copied(reader, begin, stop) if copy and not reader.counted else None
     data, shown, has_sound = found or _encoded(reader, begin, stop)
     return Excerpt(
         data, reader.seconds_of(begin), reader.seconds_of(shown[-1]), len(shown) - 1, found is not None, has_sound

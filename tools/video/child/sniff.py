@@ -6,13 +6,14 @@ libavformat is never asked to guess, because its guesses include playlists, whic
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from keyeloop.tools.confined.errors import Unusable
 
 HEAD_BYTES = 4096
-VIDEO_FORMATS = "mp4, mov, mkv, webm, avi, mpeg-ts, mpeg, flv, ogg, asf/wmv or gif"
+VIDEO_FORMATS = "mp4, mov, mkv, webm, avi, mpeg-ts, mpeg, flv, ogg, asf/wmv, gif, or a bare h264 or h265 stream"
 IMAGE_FORMATS = "jpeg, png or webp"
 
 _PLAYLISTS = (
@@ -31,6 +32,9 @@ _XML_PLAYLISTS = ((b"<mpd", "a DASH manifest"), (b"<smil", "a SMIL playlist"), (
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"uuid")
 _STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"heif")
 _AUDIO = ((b"ID3", "mp3"), (b"fLaC", "flac"), (b"#!AMR", "amr"), (b"MThd", "midi"), (b".snd", "au"))
+_UNIT = re.compile(rb"\0?\0\0\x01[\0-\x7f]")
+_H264_SET, _H265_SET = re.compile(rb"\0\0\x01[\x27\x47\x67]"), re.compile(rb"\0\0\x01[\x40\x42]\x01")
+"""Parameter sets, which a bare stream begins with."""
 _ASF = bytes.fromhex("3026b2758e66cf11")
 
 
@@ -86,6 +90,8 @@ def _video(head: bytes) -> Container | None:
         demuxer = "asf"
     elif head.startswith(b"\x00\x00\x01\xba"):
         demuxer = "mpeg"
+    elif _UNIT.match(head):
+        demuxer = "hevc" if _H265_SET.search(head) else "h264" if _H264_SET.search(head) else None
     elif _packets(head, 188, 0) or _packets(head, 192, 4):
         demuxer = "mpegts"
     return None if demuxer is None else Container("video", demuxer)

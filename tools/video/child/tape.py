@@ -34,6 +34,9 @@ Packets: TypeAlias = "Iterator[Packet[VideoStream]]"
 class Tape:
     """Reads one video stream of a file; times are ticks of ``tick`` seconds, as the stream counts them."""
 
+    note = ""
+    """What a person should know of these times."""
+
     def __init__(self, fd: int, demuxer: str, threads: int = MAX_THREADS) -> None:
         """Opens the file behind ``fd``, which stays the caller's. Raises Unusable."""
         self._fd, self._demuxer, self._threads = fd, demuxer, threads
@@ -42,6 +45,15 @@ class Tape:
         self.tick = self.stream.time_base or Fraction(1, av.time_base)
         self._fed_ticks = 0
         self._at_start = True
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames a second as the file tells them, on average where they vary."""
+        return self.stream.average_rate or self.stream.guessed_rate
+
+    def twin(self, fd: int) -> Tape:
+        """Another one of the same file, with a position of its own and one thread. Raises Unusable."""
+        return Tape(fd, self._demuxer, 1)
 
     def close(self) -> None:
         """Free the demuxer and the decoder."""

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.video.child.colour import HLG, PQ, to_screen
 from keyeloop.tools.video.child.container import MAX_THREADS, open_container
+from keyeloop.tools.video.child.counted import BARE, CountedTape
 from keyeloop.tools.video.child.fields import woven
 from keyeloop.tools.video.child.picture import Orientation, Pixels, cut
 from keyeloop.tools.video.child.recent import RecentFrames, Shown
@@ -44,6 +45,8 @@ class Facts:
     duration_s: float
     fps: float | None
     """Frames a second as the file tells them, on average where they vary; None where it tells nothing credible."""
+    note: str = ""
+    """What a person should know of its times; empty where the file tells them."""
 
 
 class VideoReader:
@@ -55,9 +58,17 @@ class VideoReader:
         self._recent = RecentFrames()
         self._colours = VideoReformatter()  # one for all frames: each frame's own would keep threads while it is cached
         try:
-            self._tape = Tape(fd, demuxer)
+            self._tape = CountedTape(fd, demuxer) if demuxer in BARE else Tape(fd, demuxer)
+            frames = list(self._first_frames(ORDER_CHECK_FRAMES if demuxer == "avi" else 1))
+            if any(_ticks(one) >= _ticks(other) for one, other in itertools.pairwise(frames)):
+                self._tape.close()
+                self._tape = CountedTape(fd, demuxer)
+                frames = list(self._first_frames(1))
+            if not frames:
+                raise Unusable("holds no frame that can be decoded (zero frames, or damaged); record it again")
+            first = frames[0]
+            del frames
             self._reel = Reel(self._tape, iter(()), spares=False)
-            first = self._first_frame(ORDER_CHECK_FRAMES if demuxer == "avi" else 1)
             self._first_ticks = _ticks(first)
             self._orientation = _orientation(first)
             self.facts = self._measure(first)
@@ -77,7 +88,7 @@ class VideoReader:
         made = copy.copy(self)
         made._fd = os.dup(self._fd)
         try:
-            made._tape = Tape(made._fd, self._demuxer, threads=1)
+            made._tape = self._tape.twin(made._fd)
         except BaseException:
             os.close(made._fd)
             raise
@@ -131,6 +142,8 @@ class VideoReader:
             frames = [] if packet is None else [*self._tape.feed(packet), *self._tape.drain()]
             if frames and self._first_ticks <= _ticks(frames[0]) <= ticks:
                 begin = _ticks(frames[0])
+                if self.counted and begin == self._first_ticks:
+                    return self.shown(0.0)  # what comes out first need not be what is shown first
                 return Shown(begin, begin + 1, self.seconds_of(begin), frames[0])
         return self.shown(time_s)
 
@@ -154,6 +167,11 @@ class VideoReader:
             yield container, stream
         finally:
             container.close()
+
+    @property
+    def counted(self) -> bool:
+        """Whether frames are counted, because packets do not tell their times."""
+        return isinstance(self._tape, CountedTape)
 
     @property
     def tick(self) -> Fraction:
@@ -213,13 +231,8 @@ class VideoReader:
                 return found
         return False
 
-    def _first_frame(self, check: int) -> VideoFrame:
-        frames = list(itertools.islice(self._tape.decode(self._tape.rewind()), check))
-        if not frames:
-            raise Unusable("holds no frame that can be decoded (zero frames, or damaged); record it again")
-        if any(_ticks(one) >= _ticks(other) for one, other in itertools.pairwise(frames)):
-            raise Unusable("does not tell when its frames are shown (reordered frames in avi); convert it to mp4")
-        return frames[0]
+    def _first_frames(self, count: int) -> Iterator[VideoFrame]:
+        return itertools.islice(self._tape.decode(self._tape.rewind()), count)
 
     def _measure(self, first: VideoFrame) -> Facts:
         aspect = self._tape.stream.sample_aspect_ratio
@@ -233,9 +246,9 @@ class VideoReader:
         )
         self.end_ticks = self._tape.end_ticks(self._first_ticks)
         length = self.end_ticks - self._first_ticks
-        rate = self._tape.stream.average_rate or self._tape.stream.guessed_rate
+        rate = self._tape.rate
         fps = float(rate) if rate and 0 < rate <= MAX_FPS else None
-        return Facts(width, height, float(length * self._tape.tick), fps)
+        return Facts(width, height, float(length * self._tape.tick), fps, self._tape.note)
 
 
 def _ticks(frame: VideoFrame) -> int:
