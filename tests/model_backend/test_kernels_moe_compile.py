@@ -30,25 +30,11 @@ CHOICE = CHAINED | {"EXPERTS": 128, "TOP": 8, "TOP_WIDE": 8, "ROWS": 16}
 @pytest.mark.parametrize("tokens", [16, 64])
 def test_routing_compiles(tokens: int, tmp_path: Path) -> None:
     types = {"parts": "*fp32", "weights": "*fp32", "like": "*bf16"}
-    _compiled(
-        "moe_route",
-        "score",
-        {"TOKENS": tokens, "EXPERTS": 128, "DEPTH": 64, "EVEN": True} | CHAINED,
-        types,
-        4,
-        4,
-        tmp_path,
-    )
+    product = CHAINED | {"TOKENS": tokens, "EXPERTS": 128, "DEPTH": 64, "EVEN": True}
+    _compiled("moe_route", "score", product, types, 4, 4, tmp_path)
     for alone in (True, False):
-        _compiled(
-            "moe_route",
-            "choose",
-            CHOICE | {"RENORMALISE": True, "ALONE": alone, "TOKENS": tokens},
-            types,
-            8,
-            3,
-            tmp_path,
-        )
+        choice = CHOICE | {"RENORMALISE": True, "ALONE": alone, "TOKENS": tokens}
+        _compiled("moe_route", "choose", choice, types, 16, 3, tmp_path)
     _compiled("moe_route", "order", CHOICE | {"TOKENS": 64, "CHUNKS": 32}, types, 16, 3, tmp_path)
 
 
