@@ -18,7 +18,6 @@ import asyncio
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.demo_video.record import record as record_video
 from keyeloop.tools.video.decoder import Decoder
 from keyeloop.tools.video.probe import examine
+from keyeloop.tools.video.readers import readers_for
 from keyeloop.tools.video.schedule import Film, Pace, schedule
 from keyeloop.tools.video.whole import Stored, show_frames, watch_frames
 
@@ -85,8 +85,8 @@ def join(minutes: list[Path], hour: Path, times: int) -> None:
                     target.mux(packet)
 
 
-async def take(path: Path, media: MediaStore, model: Path, visual_tokens: int, decoders: int) -> Taken:
-    """Open, plan and decode; the file is hashed meanwhile, as in a run, which has one decoder."""
+async def take(path: Path, media: MediaStore, model: Path, visual_tokens: int) -> Taken:
+    """Open, plan and decode; the file is hashed meanwhile, as in a run."""
     began_s = time.monotonic()
     with Decoder() as decoder:
         examined = examine(path, "video-1", decoder)
@@ -99,18 +99,11 @@ async def take(path: Path, media: MediaStore, model: Path, visual_tokens: int, d
         )
         planned_s = time.monotonic()
         size = (plan.size.width, plan.size.height)
-        moments = plan.moments_s
-        share = -(-len(moments) // decoders)
-        with ExitStack() as others:
-            working = [decoder, *(others.enter_context(Decoder()) for _ in range(decoders - 1))]
-            parts = await asyncio.gather(*(
-                watch_frames(unhashed, moments[at * share : (at + 1) * share], size, one, media, lambda done: None)
-                for at, one in enumerate(working) if moments[at * share : (at + 1) * share]
-            ))  # fmt: skip
-        frames = tuple(frame for part in parts for frame in part)
+        frames = await watch_frames(unhashed, plan.moments_s, size, decoder, media, lambda done: None)
     decoded_s = time.monotonic()
     source = await asyncio.to_thread(examined.source)
-    row: Row = {"open_and_plan_s": planned_s - began_s, "decode_and_store_s": decoded_s - planned_s,
+    readers = readers_for(unhashed, len(plan.moments_s))
+    row: Row = {"readers": readers, "open_and_plan_s": planned_s - began_s, "decode_and_store_s": decoded_s - planned_s,
                 "hash_wait_s": time.monotonic() - decoded_s}  # fmt: skip
     return Taken(source, frames, plan.each_tokens, row)
 
@@ -145,13 +138,13 @@ async def watch(record: Record, server: Serving, video: Path, given: argparse.Na
     name = f"sglang://{server.url.removeprefix('http://')}#{given.model}"
     backend = SGLangNative(name)
     server.stream(random_ids(given.warm_tokens, 5), 8)
-    other = await take(given.out / "minute-0.mp4", warm, given.model, max(2000, given.visual_tokens // 60), 1)
+    other = await take(given.out / "minute-0.mp4", warm, given.model, max(2000, given.visual_tokens // 60))
     shown = show_frames(other.source, other.frames, ViewBook())
     await backend.generate(Request((Message("user", (shown, Text("?"))),), sampling=Sampling(max_tokens=4)), warm)
     server.forget()
     record.say("server warm, the hour begins")
     began_s = time.monotonic()
-    taken = await take(video, media, given.model, given.visual_tokens, given.decoders)
+    taken = await take(video, media, given.model, given.visual_tokens)
     record.say(f"{len(taken.frames)} frames: {taken.row}")
     clip = show_frames(taken.source, taken.frames, ViewBook())
     messages = [Message("user", (clip, Text(QUESTIONS[0])))]
@@ -186,15 +179,13 @@ def main() -> int:
     options.add_argument("--visual-tokens", type=int, default=VISUAL_TOKENS)
     options.add_argument("--warm-tokens", type=int, default=32768)
     options.add_argument("--context", type=int, default=262_144)
-    options.add_argument("--decoders", type=int, default=1, help="decoders side by side; a run has one")
     options.add_argument("--minutes", type=int, default=HOUR_MINUTES, help="length of the video")
     options.add_argument("--rendered", type=int, default=RENDERED_MINUTES, help="different minutes in it")
     options.add_argument("--flags", default="", help="more flags for SGLang, in one string")
     options.add_argument("--cpu", action="store_true")
     given = options.parse_args()
     given.model = given.model.resolve()
-    record = Record(given.out / "hour.json", given.seconds, model=given.model.name, visual_tokens=given.visual_tokens,
-                    decoders=given.decoders)  # fmt: skip
+    record = Record(given.out / "hour.json", given.seconds, model=given.model.name, visual_tokens=given.visual_tokens)
     (given.out / "store").mkdir(parents=True, exist_ok=True)
     hour = given.out / "hour.mp4"
     with ProcessPoolExecutor() as pool:

@@ -30,7 +30,6 @@ for step in "$@"; do
         speed-flashinfer) limit=500 command="$here/speed.py --model $models/dense --out $out --server flashinfer --seconds 420" ;;
         speed-triton) limit=260 command="$here/speed.py --model $models/dense --out $out --server triton --lengths 8192 32768 65536 --seconds 200" ;;
         hour) limit=450 command="$here/hour.py --model $models/full --out $out/hour" ;;
-        hour-decoders) limit=450 command="$here/hour.py --model $models/full --out $out/hour8 --decoders 8" ;;
         tp1) limit=220 command="$variant --name tp1" ;;
         tp2) limit=260 command="$variant --name tp2 --flags=--tp-size=2 --against tp1" ;;
         fp8) limit=260 command="$variant --name fp8 --flags=--quantization=fp8 --against tp1" ;;
