@@ -207,7 +207,7 @@ def _compile(case: Case, chosen: Tensor) -> None:
             )
 
     with ThreadPoolExecutor(8) as pool:
-        for cut in (NAIVE, *CUTS):
+        for cut in (NAIVE, *CUTS, *decode_attention.MANY, *decode_attention.FEW):
             pool.submit(gathered, cut)
         for tiling in TILINGS:
             pool.submit(united, tiling)
