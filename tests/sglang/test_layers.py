@@ -100,3 +100,33 @@ def test_queries_of_a_batch_name_rows_and_places() -> None:
     )
     queries = plugin.backend.Queries.of(decode, torch.tensor([7, 3]), TOPK, (None, None))
     assert (queries.rows.tolist(), queries.positions.tolist(), queries.max_tokens) == ([3, 1], [7, 3], None)
+
+
+def test_joined_projections_are_the_same_numbers_in_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = quietly()
+    layer = plugin.layers.ServedAttention.__new__(plugin.layers.ServedAttention)
+    torch.nn.Module.__init__(layer)
+    layer.qkv_proj = plugin.layers.QKVParallelLinear(
+        SMALL.hidden_size, SMALL.head_dim, SMALL.num_attention_heads, SMALL.num_key_value_heads, bias=False,
+        tp_rank=0, tp_size=1,
+    )  # fmt: skip
+    layer.sa_indexer, layer.joined, layer.widths = Indexer(SMALL), None, []
+    torch.nn.init.normal_(layer.qkv_proj.weight)
+    layer.join()
+    assert layer.joined is None  # on a CPU, where weights may be packed
+    x = torch.randn(5, SMALL.hidden_size)
+    apart = layer.projected(x, True)
+    monkeypatch.setenv(ops.ENVIRONMENT, "triton")
+    layer.join()
+    assert layer.joined is not None and apart.index_q is not None
+    together = layer.projected(x, True)
+    for one, two in (
+        (apart.qkv, together.qkv),
+        (apart.index_q, together.index_q),
+        (apart.index_key, together.index_key),
+    ):
+        torch.testing.assert_close(one, two)
+    assert layer.projected(x, False).index_q is None
+    again = torch.randn(SMALL.num_key_value_heads * SMALL.head_dim, SMALL.hidden_size)
+    layer.qkv_proj.weight_loader(layer.qkv_proj.weight, again, "v")
+    torch.testing.assert_close(layer.projected(x, True).qkv[:, -len(again) :], x @ again.t())
