@@ -151,6 +151,7 @@ def _numbers(plan: Schedule) -> dict[str, Any]:
         "first_s": plan.times_s[0],
         "last_s": plan.times_s[-1],
         "step_s": round(plan.step_s, 6),
+        "key_frames": plan.key_frames,
         "width": plan.size.width,
         "height": plan.size.height,
         "frame_tokens": plan.each_tokens,
@@ -166,4 +167,5 @@ def _words(plan: Schedule) -> str:
         f"one every {plan.step_s:.3g} s, {first} to {format_time(plan.times_s[-1])}" if count > 1 else f"at {first}"
     )
     each = f"each {plan.size.width}x{plan.size.height} ({counted(plan.each_tokens, 'token')})"
-    return f"{counted(count, 'frame')}, {spread}, {each}: {counted(plan.visual_tokens, 'token')}"
+    what = counted(count, "key frame" if plan.key_frames else "frame")
+    return f"{what}, {spread}, {each}: {counted(plan.visual_tokens, 'token')}"

@@ -109,6 +109,7 @@ async def watch_videos(
                 decoder,
                 media,
                 lambda done, name=name, total=total: on_progress(Watching(name, done, total)),  # type: ignore[misc]
+                key_frames=schedule.key_frames,
             )
     except BaseException:
         discard(run)

@@ -83,6 +83,12 @@ def test_frames_come_less_often_before_they_shrink_and_shrink_before_they_are_fe
     assert [(len(one.times_s), one.each_tokens) for one in seen] == [(120, 252), (78, 252), (60, 153), (50, 60)]
 
 
+def test_an_overview_of_a_long_video_is_of_key_frames() -> None:
+    for length_s, keys in ((3600.0, True), (100.0, False)):
+        assert schedule(Film(length_s, 25.0, 1280, 720), OVERVIEW, 20_000, KEYE, 25).key_frames is keys
+    assert not schedule(HOUR, Pace(most_frames=12), 20_000, KEYE, 25).key_frames
+
+
 def test_squares_of_pixels_shrink_too() -> None:
     made = schedule(HOUR, WHOLE, 21_000, PATCHES, 25)
     assert len(made.times_s) > 200 and made.each_tokens <= 64

@@ -23,6 +23,7 @@ from tests.tools.conftest import TileCost
 from tests.tools.moving_pictures import Judge, read_bar_code, write_video
 from tests.tools.test_video_exact import CASES
 
+NO_CUTS = "scenecut=0"
 MANY_TOKENS = 1_000_000
 
 
@@ -55,6 +56,24 @@ async def test_sparse_and_dense_passes_show_what_a_full_decoding_shows(name: str
         assert len(seen) == min(frames, 200)
 
 
+async def test_an_overview_of_key_frames_bears_their_times_or_is_exact(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "groups.mp4", [40 * n for n in range(200)], options={"g": "20", "x264-params": NO_CUTS}
+    )
+    judge, media = Judge.of(path), MediaStore(tmp_path / "media")
+    done: list[int] = []
+    with Decoder() as decoder:
+        source = open_source(path, "video-1", decoder=decoder)
+        for moments, expected in (
+            ([0.5, 1.7, 3.3, 7.9], [0.0, 1.6, 3.2, 7.2]),
+            ([0.5, 0.7, 3.3], [0.48, 0.68, 3.28]),  # two would be the same
+        ):
+            found = await watch_frames(source, moments, (140, 84), decoder, media, done.append, key_frames=True)
+            seen = [(one.time_s, read_bar_code(media.pixels(one.media))) for one in found]
+            assert seen == [judge.at(time_s) for time_s in expected]
+    assert done == [4, 1, 2, 3] and len(list(media.root.rglob("*/*"))) == 7
+
+
 async def test_frames_become_one_clip_with_handles(tmp_path: Path) -> None:
     path = write_video(tmp_path / "short.mp4", [0, 40, 80, 120])
     media, views = MediaStore(tmp_path / "media"), ViewBook()
@@ -84,7 +103,7 @@ async def test_the_child_s_limit_of_processor_time_is_of_one_frame(tmp_path: Pat
 async def test_several_readers_show_the_same_bytes_as_one(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"bf": "2", "g": "8", "x264-params": "scenecut=0"}
+    options = {"bf": "2", "g": "8", "x264-params": NO_CUTS}
     path = write_video(tmp_path / name, [40 * n for n in range(200)], options=options)
     found, threads = [], []
     for readers in (1, 6):

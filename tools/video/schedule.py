@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keyeloop.runtime.visual_cost import FrameSize, VisualCost
 
@@ -29,10 +29,12 @@ class Pace:
     most_fps: float = math.inf
     least_fps: float = math.inf
     """Frames shrink before they come less often than this."""
+    key_step_s: float = math.inf
+    """Frames this far apart are key frames, which cost the decoding of one frame each."""
 
 
 WHOLE = Pace(most_frames=512, most_fps=2.0, least_fps=1.0)
-OVERVIEW = Pace(most_frames=12)
+OVERVIEW = Pace(most_frames=12, key_step_s=10.0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Schedule:
     """Picture tokens of one frame as it travels."""
     text_tokens: int
     """Set aside for the words of one frame: its handle, its time."""
+    key_frames: bool = False
+    """Whether the last key frame before each time is shown, if every one of them is another."""
 
     @property
     def moments_s(self) -> tuple[float, ...]:
@@ -147,7 +151,8 @@ def schedule(
     if size is None:
         return Schedule((), 0.0, full, each(full), text_tokens)
     times_s, lead_s = _spread(film, count)
-    return Schedule(times_s, lead_s, size, each(size), text_tokens)
+    made = Schedule(times_s, lead_s, size, each(size), text_tokens)
+    return replace(made, key_frames=made.step_s >= pace.key_step_s)
 
 
 def _largest(low: int, high: int, holds: Callable[[int], bool]) -> int:

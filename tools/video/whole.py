@@ -37,8 +37,12 @@ async def watch_frames(
     decoder: Decoder,
     media: MediaStore,
     on_frame: Callable[[int], None],
+    *,
+    key_frames: bool = False,
 ) -> tuple[Stored, ...]:
     """The distinct frames on screen at ascending moments, resized to ``size`` (width, height) and stored.
+
+    With ``key_frames``, those before the moments, with their own times, if every moment has another one.
 
     Decoding goes forward; where a key frame lies well ahead it is sought (see ``child/tape.py``). Long videos are read
     by several readers side by side in the guarded child (see ``readers.py``), with the same frames. The child's
@@ -48,7 +52,7 @@ async def watch_frames(
     """
     cancelled = threading.Event()
     working = asyncio.create_task(
-        asyncio.to_thread(_watch, source, moments_s, size, decoder, media, on_frame, cancelled)
+        asyncio.to_thread(_watch, source, moments_s, size, decoder, media, on_frame, cancelled, key_frames)
     )
     try:
         return await asyncio.shield(working)
@@ -76,7 +80,13 @@ def _watch(
     media: MediaStore,
     on_frame: Callable[[int], None],
     cancelled: threading.Event,
+    key_frames: bool,
 ) -> tuple[Stored, ...]:
+    if key_frames:
+        keys = decoder.cut(source.path, moments_s, source.whole, *size, key_frames=True)
+        if len(keys) == len(moments_s) and not cancelled.is_set():
+            on_frame(len(keys))
+            return tuple(Stored(one.time_s or 0.0, media.put_image(one.pixels)) for one in keys)
     stored: dict[float, Future[MediaRef]] = {}
     waiting: deque[Future[MediaRef]] = deque()
     done = 0
