@@ -13,7 +13,7 @@ from keyeloop.model_backend.kernels.glue import Norms, Projected, prepare
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.keye.rotary import Rotation
 
-QUERIES = ((1, True), (64, True), (16, False), (64, False), (300, False))
+QUERIES = ((1, True), (64, True), (16, False), (64, False), (300, False), (600, False))
 """Numbers of queries, and whether each is of another request: every way in which work is shared among programs."""
 WIDTHS = (1, 16, 9000)
 """Tokens beyond ``topk`` that the longest request has: few enough for one program, and more."""

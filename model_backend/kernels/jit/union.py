@@ -50,7 +50,7 @@ def _ones(bits):
 
 
 @triton.jit
-def _distinct(positions, rows, first, tokens, chosen, QUERIES: tl.constexpr, SAMPLE: tl.constexpr, STEPS: tl.constexpr):
+def _distinct(positions, rows, first, tokens, chosen, steps, QUERIES: tl.constexpr, SAMPLE: tl.constexpr):
     """Distinct places as a part of all choices of a block, guessed from some of them by looking each up everywhere."""
     number = tl.arange(0, QUERIES * SAMPLE)
     token = first + number // SAMPLE
@@ -65,7 +65,7 @@ def _distinct(positions, rows, first, tokens, chosen, QUERIES: tl.constexpr, SAM
     lists = positions + other[None, :] * chosen
     low = tl.zeros((QUERIES * SAMPLE, QUERIES), tl.int32)
     high = low + chosen
-    for _ in range(STEPS):
+    for _ in range(steps):
         middle = (low + high) // 2
         found = tl.load(lists + middle, mask=same & (low < high), other=-1)
         below = (found >= 0) & (found < wanted)
@@ -78,12 +78,11 @@ def _distinct(positions, rows, first, tokens, chosen, QUERIES: tl.constexpr, SAM
     return tl.sum(share, 0) / tl.maximum(tl.sum(known.to(tl.int32), 0), 1).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["tokens", "blocks", "chosen"], do_not_specialize_on_alignment=["rows"])
+@triton.jit(do_not_specialize=["tokens", "blocks", "chosen", "steps"], do_not_specialize_on_alignment=["rows"])
 def _unite(
-    positions, rows, table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen,
+    positions, rows, table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen, steps,
     table_stride, seen_stride, rank_stride, room,
     QUERIES: tl.constexpr, CHUNK: tl.constexpr, PIECE: tl.constexpr, PAD: tl.constexpr, SAMPLE: tl.constexpr,
-    STEPS: tl.constexpr,
 ):  # fmt: skip
     WORDS: tl.constexpr = PIECE // 32
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -94,7 +93,7 @@ def _unite(
     for block in range(program, blocks, programs):
         first = tl.zeros((), tl.int64) + block * QUERIES
         total = tl.zeros((), tl.int32)
-        guess = _distinct(positions, rows, first, tokens, chosen, QUERIES, SAMPLE, STEPS)
+        guess = _distinct(positions, rows, first, tokens, chosen, steps, QUERIES, SAMPLE)
         if guess <= share + 0.1:
             out = first // QUERIES * room
             ends = tl.minimum(first + QUERIES, tokens)
@@ -191,8 +190,8 @@ def unite(
         ranks = torch.empty(programs, cells // 32, dtype=torch.int64, device=device)
         _unite[(programs,)](
             positions, query_row, slot_table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen,
-            slot_table.stride(0), cells, cells // 32, room, queries, min(CHUNK, triton.next_power_of_2(chosen)), PIECE,
-            PAD, SAMPLE, chosen.bit_length(), num_warps=WARPS,
+            chosen.bit_length(), slot_table.stride(0), cells, cells // 32, room, queries,
+            min(CHUNK, triton.next_power_of_2(chosen)), PIECE, PAD, SAMPLE, num_warps=WARPS,
         )  # fmt: skip
     else:
         lengths.zero_()
