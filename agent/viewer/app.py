@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from keyeloop.agent.viewer.pictures import small_picture
 from keyeloop.agent.viewer.sources import find_source, may_be_found
 from keyeloop.agent.viewer.timeline import CHUNK_STEPS
 from keyeloop.runtime.errors import KeyeloopError
-from keyeloop.runtime.events import event_to_line
+from keyeloop.runtime.events import Event, RunEnded, event_to_line
 from keyeloop.runtime.picture import read_header
 
 STATIC = {
@@ -106,12 +106,13 @@ class _Shelf:
         return HTMLResponse(text, headers=FRESH)
 
     def tail(self, request: Request) -> Response:
-        """What has changed behind event ``after``: the steps from the one on that was last, head and strips."""
+        """What has changed behind event ``after``: the steps from the one on that was last, head, strips that have."""
         opened, after = self._open(request), _number(request, "after")
         if opened.last_seq <= after and opened.running == (request.query_params.get("running") == "1"):
             return Response(status_code=204, headers=FRESH)
         steps = opened.steps
-        turns = {event.turn for event in opened.run.events[after + 1 :] if hasattr(event, "turn")}
+        news = opened.run.events[after + 1 :]
+        turns = {event.turn for event in news if hasattr(event, "turn")}
         first = next((place for place, step in enumerate(steps) if step.turn in turns), len(steps))
         return JSONResponse(
             {
@@ -119,7 +120,7 @@ class _Shelf:
                 "running": opened.running,
                 "ended": opened.run.end is not None,
                 "head": self._pages.head(opened),
-                "strips": self._pages.strips(opened),
+                "strips": self._pages.strips(opened) if _moves_strips(opened, news) else None,
                 "steps": self._pages.steps(opened, first, len(steps) - first),
             },
             headers=FRESH,
@@ -190,6 +191,12 @@ class _NotFound(Exception):
 def static_file(name: str) -> bytes:
     """A file that every page needs."""
     return (files("keyeloop.agent.viewer") / "static" / name).read_bytes()
+
+
+def _moves_strips(opened: OpenedRun, news: Sequence[Event]) -> bool:
+    """Whether some of the news are pictures, or citations."""
+    seqs = {event.seq for event in news}
+    return any(isinstance(event, RunEnded) for event in news) or any(look.group in seqs for look in opened.looks)
 
 
 def _number(request: Request, name: str) -> int:

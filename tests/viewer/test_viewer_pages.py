@@ -140,3 +140,5 @@ async def test_the_tail_tells_only_news(viewer: httpx.AsyncClient, store: Path) 
     news = (await viewer.get("/run/looking/-/tail?after=5&running=0")).json()
     assert news["seq"] == last and news["ended"] and not news["running"]
     assert "What is written" in news["head"] and "mark look" in news["strips"] and 'id="step-3"' in news["steps"]
+    unmoved = (await viewer.get("/run/cut/-/tail?after=0&running=1")).json()
+    assert unmoved["head"] and unmoved["strips"] is None, "no picture and no citation has come"

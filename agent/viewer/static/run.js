@@ -220,7 +220,7 @@
     const atEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 120;
     ({ seq, running, ended } = news);
     $("#head").innerHTML = news.head;
-    $("#strips").innerHTML = news.strips;
+    if (news.strips !== null) $("#strips").innerHTML = news.strips;
     let last = $$(".chunk").at(-1);
     if (!last) { last = document.createElement("div"); last.className = "chunk"; last.dataset.turns = "1 1"; $("#waiting").before(last); }
     const fresh = document.createElement("template");
