@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from keyeloop.model_backend.kernels import ops, reference
+from keyeloop.model_backend.kernels import ops, reference, selecting
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import scores as scoring
 from keyeloop.model_backend.kernels.jit import topk as selection
@@ -225,6 +225,35 @@ def check_select() -> list[Row]:
                         slack = 2 * bound.max()
                         fits &= bool((exact[got] >= least - slack).all() and (exact[out] <= least + slack).all())
             table.append({"case": case.name, "mode": mode, "overlap": same / max(1, total), "ok": fits})
+    return table
+
+
+def check_fused() -> list[Row]:
+    """Selection without scores in memory must choose what selection by parts does, with gates that miss as well."""
+    table = []
+    for mode in ("exact", "fp8"):
+        for name in ("normal", "all equal", "a query of NaN", "negative", "whole numbers"):
+            problem = Problem(Case("", (131073, 2049, 40000), (24, 17, 40), padding=3), mode)
+            if name == "all equal":
+                problem.weights[::2] = 0.0
+            elif name == "a query of NaN":
+                problem.weights[1] = torch.nan
+            elif name == "negative":
+                problem.weights.abs_().neg_()
+            elif name == "whole numbers":
+                problem.index_q, problem.weights = (
+                    x.float().sign().to(x.dtype) for x in (problem.index_q, problem.weights)
+                )
+            given = (problem.index_q, problem.weights, problem.index_k, problem.table, problem.rows, problem.positions)
+            out, expected = (torch.full((len(problem.rows), TOPK), -7, dtype=torch.int32, device=GPU) for _ in "ab")
+            width = problem.table.shape[1]
+            selecting.select_by_parts(*given, TOPK, width, expected, one_each=False)
+            differ = 0
+            for _ in range(3):
+                out.fill_(-7)
+                selecting.select_fused(*given, TOPK, width, out)
+                differ += int((out != expected).any(1).sum())
+            table.append({"case": name, "mode": mode, "different rows": differ, "ok": differ == 0})
     return table
 
 
