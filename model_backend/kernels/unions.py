@@ -38,7 +38,7 @@ def unite(positions: Tensor, query_row: Tensor, queries: int) -> list[list[tuple
 def union_sizes(positions: Tensor, queries: int) -> Tensor:
     """Distinct places of every whole block of ``queries`` adjacent rows of ``positions`` [T, n] of one request: [B]."""
     blocks = positions.shape[0] // queries
-    ordered = positions[: blocks * queries].reshape(blocks, -1).sort(-1).values
+    ordered = positions[: blocks * queries].reshape(blocks, queries * positions.shape[1]).sort(-1).values
     fresh = ordered[:, :1] >= 0
     later = (ordered[:, 1:] != ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     return fresh.sum(-1) + later.sum(-1)

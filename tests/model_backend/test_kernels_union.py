@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from keyeloop.model_backend.kernels import ops, unions
+from tests.model_backend.keye_models import random_prompt, small_model
 from tests.model_backend.paged_problems import Problem, problem
 
 GPU = torch.cuda.is_available()
@@ -67,8 +68,27 @@ def test_union_sizes_count_distinct_places() -> None:
         assert unions.union_sizes(chosen, queries).tolist() == expected
     same = chosen[:1].repeat(16, 1)
     assert unions.union_sizes(same, 16).tolist() == [int((same[0] >= 0).sum())]
+    assert unions.union_sizes(same, 32).tolist() == []
     assert unions.mean_overlap(same) == 1.0
     assert unions.mean_overlap(torch.tensor([[0, 1, 2, 3], [2, 3, 4, -1]])) == pytest.approx(2 / 3)
+
+
+def test_choices_of_every_layer_are_noted() -> None:
+    from benchmarks.kernels.overlap import choices_noted, layer_rows
+
+    model, tokens = small_model(torch.float32), 60
+    x, places = random_prompt(model, tokens)
+    topk = model.config.indexer.topk
+    with torch.inference_mode(), choices_noted() as noted:
+        for _ in range(2):
+            model(x, places)
+    table = layer_rows(noted)
+    assert [row["layer"] for row in table] == list(range(model.config.num_hidden_layers))
+    for row in table:
+        assert row["queries"] == 2 * (tokens - topk)
+        assert row["topk"] == topk
+        assert 0 < row["overlap"] <= 1
+        assert 1 <= row["union of 8"] <= row["union of 16"] <= row["union of 32"] <= tokens / topk
 
 
 @on_triton
