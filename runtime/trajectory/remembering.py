@@ -27,6 +27,8 @@ FORM = 1
 """Of what is kept; raised when a summary tells something else."""
 LEAST_RUNS = 200
 """Fewer are read faster than anything is kept."""
+FORGOTTEN_S = 30 * 24 * 3600
+"""What was kept longer ago is removed when something is kept."""
 _SETTLED_NS = 2_000_000_000
 """A record that was written later than this before it was read is not kept: more may come under the same time stamp."""
 _SECOND = chunk_path(Path(), 1).name
@@ -109,6 +111,9 @@ class RememberedRuns:
             with os.fdopen(handle, "wb") as file:
                 file.write(to_json({"form": FORM, "runs": kept}))
             Path(draft).replace(self._file)
+            for other in self._file.parent.iterdir():  # of folders that are gone, too
+                if time.time() - other.stat().st_mtime > FORGOTTEN_S:
+                    other.unlink(missing_ok=True)
         except OSError:
             return
 

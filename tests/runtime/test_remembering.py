@@ -92,6 +92,16 @@ def test_a_cache_that_makes_no_sense_is_let_be(runs: Path, content: bytes) -> No
     assert list_runs(runs) == first, "other fields than a summary has"
 
 
+def test_what_was_kept_long_ago_is_forgotten(runs: Path) -> None:
+    old, young = (runs.parent / "cache" / "keyeloop" / "runs" / name for name in ("old.json", "young.json"))
+    old.parent.mkdir(parents=True)
+    for path, days in ((old, 40), (young, 2)):
+        path.write_text("{}")
+        os.utime(path, (time.time() - days * 24 * 3600,) * 2)
+    list_runs(runs)
+    assert not old.exists() and young.exists() and len(kept(runs)) == 2
+
+
 def test_a_few_runs_and_a_cache_that_cannot_be_written_leave_nothing(runs: Path) -> None:
     for number in range(LEAST_RUNS - 1, COUNT):
         (runs / f"run-{number}" / "journal.jsonl").unlink()
