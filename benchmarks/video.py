@@ -90,29 +90,31 @@ def work(path: Path, library: str, row: str, hour_frames: int) -> dict[str, Any]
         "hour": lambda: [[3599.9 * step / 511 for step in range(0, 512, 512 // hour_frames)]],
         "clip": lambda: [[start] for start in (113.3, 1233.02, 2999.9)],
     }[row]()
-    spent, made = _cpu_s(subject), True
+    spent, clips = _cpu_s(subject), dict[Path, float]()
     with tempfile.TemporaryDirectory() as folder:
         for place, times in enumerate(tasks):
             began = time.perf_counter()
             if row == "clip":
                 out = Path(folder) / f"{place}.mp4"
-                made = subject.clip(times[0], times[0] + 10, out)
+                if not subject.clip(times[0], times[0] + 10, out):
+                    return {}
                 walls.append(time.perf_counter() - began)
-                wrong, count = wrong + (made and not _exact_clip(out, times[0])), count + 1
+                clips[out] = times[0]
             else:
                 shown = subject.read(times, _number)
                 walls.append(time.perf_counter() - began)
                 told_s = getattr(subject, "shown_s", times) if library.endswith("key frames") else times
                 wrong += _wrong(shown, told_s)
                 count += len(shown)
-    cpu_s = (_cpu_s(subject) - spent) / len(tasks)
+        cpu_s, memory_mb = (_cpu_s(subject) - spent) / len(tasks), _memory_mb(subject)
+        wrong += sum(not _exact_clip(path, start_s) for path, start_s in clips.items())
     told = {
         "version": subject.version,
         "open_s": opened_s,
         "open_cpu_s": opened_cpu_s,
         "wall_s": statistics.median(walls),
     }
-    return {**told, "cpu_s": cpu_s, "wrong": wrong, "of": count, "memory_mb": _memory_mb(subject)} if made else {}
+    return {**told, "cpu_s": cpu_s, "wrong": wrong, "of": count + len(clips), "memory_mb": memory_mb}
 
 
 def _wrong(shown: list[int], times_s: list[float]) -> int:

@@ -25,10 +25,10 @@ _SET = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "262144",
-    "MALLOC_TRIM_THRESHOLD_": "262144",
+    "MALLOC_MMAP_THRESHOLD_": "4194304",
+    "MALLOC_TRIM_THRESHOLD_": "4194304",
 }
-"""Few threads, and memory of pictures goes back to the system at once (the C library keeps it for later otherwise)."""
+"""Few threads, and memory that large pictures took goes back to the system: the C library would keep it for later."""
 _BOOT = """
 import importlib, json, sys, types
 setup = json.loads(sys.argv[1])
