@@ -39,6 +39,10 @@ def run_checks() -> Iterator[Check]:
         lambda: module("starlette", "keyeloop view", "pip install 'keyeloop[view]'", needed=False),
         lambda: module("uvicorn", "keyeloop view", "pip install 'keyeloop[view]'", needed=False),
         lambda: module("opentelemetry.sdk", "keyeloop export otel", "pip install 'keyeloop[otel]'", needed=False),
+        lambda: module("rapidocr", "the tool read_text", "pip install 'keyeloop[ocr]'", needed=False),
+        lambda: module(
+            "faster_whisper", "the tool listen, with a model of yours", "pip install 'keyeloop[listen]'", needed=False
+        ),
         weights,
         *sandboxes(),
         gpu,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = ("own_tools", "approval", "mcp_tools", "mcp_client")
+EXAMPLES = ("own_tools", "approval", "mcp_tools", "mcp_client", "read_and_listen")
 BOARD = ROOT / "tools" / "demo_video" / "board.mp4"
 RUNS: list[tuple[str, list[str], str, list[str]]] = [
     ("own_tools", [], "", ["Filed and painted."]),
@@ -44,3 +44,12 @@ def test_an_example_runs_as_it_says(
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_short(name: str) -> None:
     assert len((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_an_example_of_an_extra_says_what_to_install(tmp_path: Path) -> None:
+    """What it does with the extra is in tests/tools/test_perception_engines.py."""
+    program = "import runpy, sys; sys.modules['rapidocr'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-c", program, str(ROOT / "examples" / "read_and_listen.py"), str(BOARD)]
+    place = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=place, timeout=120, check=False)
+    assert done.returncode == 2 and 'pip install "keyeloop[ocr]"' in done.stderr
