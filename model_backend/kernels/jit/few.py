@@ -14,17 +14,39 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from keyeloop.model_backend.kernels.jit.gate import _reached
 from keyeloop.model_backend.kernels.jit.ordering import comparable, ordered, part_of, placed, score_of
 
 PROGRAMS = 128
 """Programs of a launch; a row has a power of two of them, at most :data:`SPLITS`."""
 SPLITS = 64
-BLOCK, SAMPLE, ROOM, FILL, WARPS = 1024, 4096, 8192, 1024, 16
-LANES = 32
+BLOCK, SAMPLE, ROOM, FILL, WARPS = 2048, 4096, 8192, 1024, 16
+LANES = 128
 """Places of each list that are brought together at a time."""
 SCATTER = tl.constexpr(2654435761)
 BINS = tl.constexpr(256)
+BITS = tl.constexpr(16)
+"""How far a gate is told, from the first bit in which sampled scores differ."""
+
+
+@triton.jit
+def _reached(values, wanted, FINE: tl.constexpr):
+    """A number that ``wanted`` of ``values`` reach, the greatest in ``FINE`` bits from the first in which they differ.
+
+    Values of 0 do not count; 0 where not so many are over 0.
+    """
+    there = values > 0
+    low = tl.min(tl.where(there, values, 0xFFFFFFFF), 0)
+    apart = tl.max(values, 0) ^ low
+    for step in tl.static_range(5):
+        apart = apart | (apart >> (1 << step))
+    enough = tl.sum(there.to(tl.int32), 0) >= wanted
+    bound = tl.where(enough, low & (apart ^ 0xFFFFFFFF), 0)
+    bit = tl.where(enough, apart ^ (apart >> 1), 0)
+    end = (bit >> 1) >> (FINE - 1)
+    while bit > end:
+        bound = tl.where(tl.sum((values >= (bound | bit)).to(tl.int32), 0) >= wanted, bound | bit, bound)
+        bit = bit >> 1
+    return bound
 
 
 @triton.jit
@@ -36,7 +58,7 @@ def _gate(scores, length, topk, SAMPLE: tl.constexpr):
     inside = place < length
     value = tl.where(inside, ordered(scores + place, inside), 0)
     share = topk / step
-    reached = _reached(value, (share + 6 * tl.sqrt(share) + 2).to(tl.int32))
+    reached = _reached(value, (share + 6 * tl.sqrt(share) + 2).to(tl.int32), BITS)
     return tl.where(reached > 0, score_of(reached), float("-inf"))
 
 
@@ -67,7 +89,7 @@ def _bring_together(passing, counts, listed, share, splits, SPLITS: tl.constexpr
 
 
 @triton.jit
-def _choose(scores, listed, count, out, topk, ALL: tl.constexpr, ROOM: tl.constexpr, FILL: tl.constexpr):
+def _choose(scores, listed, count, out, topk, ALL: tl.constexpr, ROOM: tl.constexpr):
     """Writes the ``topk`` best of the ``count`` places of ``listed``, or of the first ``count`` places."""
     number = tl.arange(0, ROOM)
     here = number < count
@@ -75,18 +97,11 @@ def _choose(scores, listed, count, out, topk, ALL: tl.constexpr, ROOM: tl.conste
     if not ALL:
         place = tl.load(listed + number, mask=here, other=0)
     value = tl.where(here, ordered(scores + place, here), 0)
-    bound = _reached(value, topk)
+    bound = _reached(value, topk, 32)
     room = topk - tl.sum((value > bound).to(tl.int32), 0)
-    above = tl.zeros((), tl.int32)
-    equal = tl.zeros((), tl.int32)
-    for start in range(0, count, FILL):
-        some = start + tl.arange(0, FILL)
-        inside = some < count
-        if not ALL:
-            some = tl.load(listed + some, mask=inside, other=0)
-        score = tl.where(inside, ordered(scores + some, inside), 0)
-        index, chosen, above, equal = placed(score > bound, score == bound, above, equal, room)
-        tl.store(out + index, some, mask=chosen)
+    none = tl.zeros((), tl.int32)
+    index, chosen, _, _ = placed(value > bound, value == bound, none, none, room)
+    tl.store(out + index, place, mask=chosen)
 
 
 @triton.jit
@@ -135,7 +150,7 @@ def choose_few(
                 tl.store(out + place, tl.where(place < length, place, -1), mask=place < topk)
     elif length <= ROOM:
         if split == 0:
-            _choose(scores, listed, length, out, topk, True, ROOM, FILL)
+            _choose(scores, listed, length, out, topk, True, ROOM)
     else:
         passing += row * stride
         counts += row * splits
@@ -152,7 +167,7 @@ def choose_few(
             if (count >= topk) & (count <= ROOM):
                 _bring_together(passing, counts, listed, share, splits, SPLITS, LANES)
                 tl.debug_barrier()
-                _choose(scores, listed, count, out, topk, False, ROOM, FILL)
+                _choose(scores, listed, count, out, topk, False, ROOM)
             else:
                 _go_through(scores, length, out, topk, BLOCK)
 
