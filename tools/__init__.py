@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from keyeloop.tools.mcp.client import McpServer as McpServer
     from keyeloop.tools.pages.tool import OpenPage as OpenPage
     from keyeloop.tools.perception.listen import Listen as Listen
+    from keyeloop.tools.perception.listener import Heard as Heard
+    from keyeloop.tools.perception.listener import Listener as Listener
     from keyeloop.tools.perception.read_text import ReadText as ReadText
+    from keyeloop.tools.perception.text_reader import TextLine as TextLine
+    from keyeloop.tools.perception.text_reader import TextReader as TextReader
     from keyeloop.tools.python import Python as Python
     from keyeloop.tools.read_artifact import read_artifact as read_artifact
     from keyeloop.tools.search.tool import web_search as web_search
@@ -37,12 +41,16 @@ _HOMES = {
     "ClipVideo": "video.clip",
     "Compare": "video.compare",
     "ContactSheet": "video.contact_sheet",
+    "Heard": "perception.listener",
     "Listen": "perception.listen",
+    "Listener": "perception.listener",
     "McpServer": "mcp.client",
     "OpenPage": "pages.tool",
     "Progress": "base",
     "Python": "python",
     "ReadText": "perception.read_text",
+    "TextLine": "perception.text_reader",
+    "TextReader": "perception.text_reader",
     "Tool": "base",
     "ToolContext": "base",
     "Toolset": "toolset",

@@ -123,8 +123,9 @@ def test_a_model_that_is_not_there_is_told_at_once(model: str | Path) -> None:
 def test_the_doctor_tries_everything_and_knows_cures() -> None:
     found = {check.name: check for check in run_checks()}
     assert list(found) == [
-        "python", "av", "cv2", "torch", "llguidance", "mcp", "starlette", "uvicorn", "opentelemetry.sdk", "keye-tiny",
-        "sandbox: bubblewrap", "sandbox: docker", "sandbox: runsc", "sandbox: unsafe-local", "gpu", "sglang",
+        "python", "av", "cv2", "torch", "llguidance", "mcp", "starlette", "uvicorn", "opentelemetry.sdk", "rapidocr",
+        "faster_whisper", "keye-tiny", "sandbox: bubblewrap", "sandbox: docker", "sandbox: runsc",
+        "sandbox: unsafe-local", "gpu", "sglang",
     ]  # fmt: skip
     assert found["av"].state == found["python"].state == "ok"
     assert all(check.cure for check in found.values() if check.state != "ok")

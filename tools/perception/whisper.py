@@ -48,7 +48,9 @@ class WhisperListener:
         if language is not None and language not in known:
             few = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             raise ToolError(f"this model does not know the language {language!r}; it knows {few}")
-        segments, _ = self._model.transcribe(sound, language=language, vad_filter=True, word_timestamps=True)
+        segments, _ = self._model.transcribe(
+            sound, language=language, vad_filter=True, word_timestamps=True, condition_on_previous_text=False
+        )
         for segment in segments:
             yield from _lines(segment.words or ())
 
