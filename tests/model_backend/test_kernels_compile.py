@@ -18,7 +18,7 @@ pytestmark = [
 ]
 SELECTION = {"gates": "*fp32", "scores": "*fp32"}
 ROOM = {"ROOM": 8192}
-CHOICE = ROOM | {"FILL": 1024}
+CHOICE = ROOM | {"LEAST": 0, "FILL": 1024}
 ATTENTION = {"KV_HEADS": 4, "GROUP": 8, "DIM": 128, "DIM_WIDE": 128}
 SCORING = {"HEADS": 16, "HEADS_WIDE": 16, "DIM": 64, "DIM_WIDE": 64}
 GATHER = {"GROUP_WIDE": 16, "LOOK": 1024}
@@ -37,9 +37,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
     "gates, sampled": ("gate", "set_gates", ROOM | {"SAMPLE": 2048, "STEP": 32, "PACKED": True}, SELECTION, 4),
     "marked": ("gate", "mark_passing", {"BLOCK": 4096}, SELECTION, 4),
     "listed": ("gate", "list_passing", ROOM | {"WORDS": 2048}, {}, 4),
-    "chosen": ("gate", "choose", CHOICE | {"ALL": False, "LISTED": False}, SELECTION, 8),
-    "chosen of all": ("gate", "choose", CHOICE | {"ALL": True, "LISTED": False}, SELECTION, 8),
-    "chosen of listed": ("gate", "choose", CHOICE | {"ALL": False, "LISTED": True}, SELECTION, 8),
+    "chosen": ("gate", "choose", CHOICE | {"ALL": False, "LISTED": False, "MOST": 4096}, SELECTION, 8),
+    "chosen of all": ("gate", "choose", CHOICE | {"ALL": True, "LISTED": False, "MOST": 8192}, SELECTION, 16),
+    "chosen of listed": ("gate", "choose", CHOICE | {"ALL": False, "LISTED": True, "MOST": 8192}, SELECTION, 16),
     "first digit": ("radix", "count_digits", {"PASS": 0, "BLOCK": 2048}, SELECTION, 8),
     "last digit": ("radix", "count_digits", {"PASS": 3, "BLOCK": 2048}, SELECTION, 8),
     "tally": ("radix", "tally", {"BLOCK": 2048}, SELECTION, 8),

@@ -169,6 +169,26 @@ def test_a_misleading_sample_changes_nothing(offset: float, programs: int, monke
     assert 64 <= fits <= 1024
 
 
+def test_short_and_long_lists_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keyeloop.model_backend.kernels.jit import ordering, topk
+
+    monkeypatch.setattr(topk, "GATED_ROWS", 1)
+    scores = torch.randn(2, 9000, generator=torch.Generator().manual_seed(8)).to(DEVICE)
+    scores[1, ordering.sampled_places(9000, 32)[::2].to(DEVICE)] -= 9
+    positions = torch.tensor([8999, 8999], dtype=torch.int32, device=DEVICE)
+    passed = gate_counts(scores, positions, 2048)
+    assert 2048 <= passed[0] <= 4096 < passed[1] <= 8192
+    _same_places(scores, positions, 2048)
+
+
+def gate_counts(scores: Tensor, positions: Tensor, count: int) -> list[int]:
+    """How many places of each row pass its gate."""
+    from keyeloop.model_backend.kernels.jit import gate, topk
+
+    out = torch.empty(len(positions), count, dtype=torch.int32, device=DEVICE)
+    return gate.choose_gated(scores, positions, count, topk.room_for(count), out).tolist()
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", [(8, 2, 32), (8, 1, 128), (6, 2, 24)])
 @pytest.mark.parametrize("programs", [1, 96])

@@ -15,10 +15,10 @@ from torch import Tensor
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import gate
 from keyeloop.model_backend.kernels.jit.ordering import failed
-from keyeloop.model_backend.kernels.jit.scores import Scoring, Tile, scores, seen
+from keyeloop.model_backend.kernels.jit.scores import Scoring, Tile, run_from, scores, tile_of
 from keyeloop.model_backend.kernels.jit.tile import asked, scored
 
-PROGRAMS = 4096
+PROGRAMS = 2112
 LIST_PARTS = 4
 """Programs that score what one query has listed."""
 
@@ -34,11 +34,12 @@ def _mark(
     queries, weight = asked(
         q, weights, first, tokens, keys.dtype.element_ty, HEADS, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, SCALED, NATIVE
     )
-    own = first + tl.arange(0, QUERIES)
+    own, row, last, runs = tile_of(rows, positions, first, tokens, topk, QUERIES)
     least = tl.load(gates + own, mask=own < tokens, other=0.0)
     bit = 1 << (tl.arange(0, KEYS) % 16)
-    for number in range(QUERIES):
-        this, position = seen(rows, positions, first, number, tokens, topk, QUERIES)
+    at = first
+    for _ in range(runs):
+        this, position, at = run_from(rows, own, row, last, at, first + QUERIES)
         length = tl.max(position, 0) + 1
         share = tl.cdiv(tl.cdiv(length, KEYS), splits) * KEYS
         start = split * share
@@ -53,9 +54,9 @@ def _mark(
             )  # fmt: skip
             passes = ((total < least[None, :]) == 0) & (place[:, None] <= position[None, :])
             word = tl.sum(tl.reshape(tl.where(passes, bit[:, None], 0), (KEYS // 16, 16, QUERIES)), 1)
-            at = begin // 16 + tl.arange(0, KEYS // 16)
+            index = begin // 16 + tl.arange(0, KEYS // 16)
             tl.store(
-                marks + own[None, :].to(tl.int64) * mark_stride + at[:, None], word.to(tl.int16),
+                marks + own[None, :].to(tl.int64) * mark_stride + index[:, None], word.to(tl.int16),
                 mask=position[None, :] >= 0,
             )  # fmt: skip
 

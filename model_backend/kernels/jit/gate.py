@@ -13,12 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from keyeloop.model_backend.kernels.jit.ordering import failed, ordered, placed, sampled_place, score_of
+from keyeloop.model_backend.kernels.jit.ordering import ordered, placed, sampled_place, score_of
+
+GATE_BITS = tl.constexpr(18)
+"""Of a gate, behind those that all of the sample share; fewer make it lower, and let some more pass."""
 
 
 @triton.jit
-def _reached(values, wanted):
-    """The greatest number that ``wanted`` of ``values`` reach; values of 0 do not count."""
+def _reached(values, wanted, BITS: tl.constexpr):
+    """The greatest number that ``wanted`` of ``values`` reach, to ``BITS`` behind those that all share; 0 is none."""
     there = values > 0
     low = tl.min(tl.where(there, values, 0xFFFFFFFF), 0)
     apart = tl.max(values, 0) ^ low
@@ -27,7 +30,8 @@ def _reached(values, wanted):
     enough = tl.sum(there.to(tl.int32), 0) >= wanted
     bound = tl.where(enough, low & (apart ^ 0xFFFFFFFF), 0)
     bit = tl.where(enough, apart ^ (apart >> 1), 0)
-    while bit > 0:
+    end = (bit >> 1) >> (BITS - 1)
+    while bit > end:
         bound = tl.where(tl.sum((values >= (bound | bit)).to(tl.int32), 0) >= wanted, bound | bit, bound)
         bit = bit >> 1
     return bound
@@ -53,7 +57,7 @@ def set_gates(
             place = number
         value = tl.where(inside, ordered(scores + row.to(tl.int64) * stride + place, inside), 0)
         share = topk / STEP
-        reached = _reached(value, (share + 6 * tl.sqrt(share) + 2).to(tl.int32))
+        reached = _reached(value, (share + 6 * tl.sqrt(share) + 2).to(tl.int32), GATE_BITS)
         gate = tl.where(reached > 0, score_of(reached), gate)
     tl.store(gates + row, gate)
 
@@ -115,34 +119,15 @@ def list_passing(
         tl.store(passed + row, count)
 
 
-@triton.jit
-def _choose_of(
-    scores, passing, passed, gate, out, count, topk,
-    ALL: tl.constexpr, LISTED: tl.constexpr, ROOM: tl.constexpr,
-):  # fmt: skip
-    number = tl.arange(0, ROOM)
-    here = number < count
-    place = number
-    if not ALL:
-        place = tl.load(passing + number, mask=here, other=0)
-    value = tl.where(here, ordered(scores + (number if LISTED else place), here), 0)
-    bound = _reached(value, topk)
-    better, same = value > bound, value == bound
-    room = topk - tl.sum(better.to(tl.int32), 0)
-    zero = tl.zeros((), tl.int32)
-    index, chosen, _, _ = placed(better, same, zero, zero, room)
-    tl.store(out + index, place, mask=chosen)
-    if LISTED:
-        tl.store(passed, 0, mask=score_of(tl.min(tl.where(here, value, 0xFFFFFFFF), 0)) < gate)
-
-
 @triton.jit(do_not_specialize=["topk"], do_not_specialize_on_alignment=["positions"])
 def choose(
     scores, positions, gates, passing, passed, out, stride, topk,
-    ALL: tl.constexpr, LISTED: tl.constexpr, ROOM: tl.constexpr, FILL: tl.constexpr,
+    ALL: tl.constexpr, LISTED: tl.constexpr, ROOM: tl.constexpr,
+    LEAST: tl.constexpr, MOST: tl.constexpr, FILL: tl.constexpr,
 ):  # fmt: skip
     """Writes the best of the places that passed, or of ``ALL`` places; leaves rows alone whose gate missed.
 
+    Done are rows where ``LEAST`` to ``MOST`` passed, with those that have no more than ``topk`` where LEAST is 0.
     ``scores`` [R, S] are by place or, LISTED, by number in ``passing``. A listed score below its gate says that two
     kernels disagree of it: then ``passed`` becomes 0, and the row is another's.
     """
@@ -151,27 +136,37 @@ def choose(
     out += row.to(tl.int64) * topk
     if length > topk:
         count = length
-        gate = tl.full((), 0.0, tl.float32)
         if not ALL:
             passed += row
             count = tl.load(passed)
             passing += row.to(tl.int64) * ROOM
-        if LISTED:
-            gate = tl.load(gates + row)
-        scores += row.to(tl.int64) * stride
-        if failed(count, topk, ROOM) == 0:
-            if count <= ROOM // 2:
-                _choose_of(scores, passing, passed, gate, out, count, topk, ALL, LISTED, ROOM // 2)
-            else:
-                _choose_of(scores, passing, passed, gate, out, count, topk, ALL, LISTED, ROOM)
-    else:
+        if (count >= topk) & (count >= LEAST) & (count <= MOST):
+            scores += row.to(tl.int64) * stride
+            number = tl.arange(0, MOST)
+            here = number < count
+            place = number
+            if not ALL:
+                place = tl.load(passing + number, mask=here, other=0)
+            value = tl.where(here, ordered(scores + (number if LISTED else place), here), 0)
+            bound = _reached(value, topk, 32)
+            better, same = value > bound, value == bound
+            room = topk - tl.sum(better.to(tl.int32), 0)
+            zero = tl.zeros((), tl.int32)
+            index, chosen, _, _ = placed(better, same, zero, zero, room)
+            tl.store(out + index, place, mask=chosen)
+            if LISTED:
+                low = score_of(tl.min(tl.where(here, value, 0xFFFFFFFF), 0))
+                tl.store(passed, 0, mask=low < tl.load(gates + row))
+    elif LEAST == 0:
         for start in range(0, topk, FILL):
             place = start + tl.arange(0, FILL)
             tl.store(out + place, tl.where(place < length, place, -1), mask=place < topk)
 
 
 LEAST_STEP = 32
-SAMPLES = (2048, 8192)
+SAMPLES = (2048, 4096, 8192)
+HALVED = 2048
+"""Rows that list at most half of a larger room than this are chosen from by programs of half the size."""
 BLOCK = 4096
 WORDS = 2048
 
@@ -204,10 +199,13 @@ def launch_choice(
     room: int, *, everything: bool = False, listed: bool = False,
 ) -> None:  # fmt: skip
     """:func:`choose` of all rows."""
-    choose[(len(positions),)](
-        scores, positions, gates, passing, passed, out, scores.stride(0), topk, everything, listed, room, 1024,
-        num_warps=max(1, min(8, room // 512)),
-    )  # fmt: skip
+    half = room if everything or room <= HALVED else room // 2
+    for least, most in ((0, half), (half + 1, room)):
+        if least <= most:
+            choose[(len(positions),)](
+                scores, positions, gates, passing, passed, out, scores.stride(0), topk, everything, listed, room,
+                least, most, 1024, num_warps=max(1, min(16, most // 512)),
+            )  # fmt: skip
 
 
 def choose_gated(scores: Tensor, positions: Tensor, topk: int, room: int, out: Tensor) -> Tensor:

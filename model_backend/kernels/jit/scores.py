@@ -17,23 +17,27 @@ from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit.ordering import failed, sampled_place
 from keyeloop.model_backend.kernels.jit.tile import asked, scored
 
-PROGRAMS = 4096
+PROGRAMS = 2112
 """Programs that keep a GPU busy; work is split over keys until there are as many."""
 
 
 @triton.jit
-def seen(rows, positions, first, number, tokens, topk, OWN: tl.constexpr):
-    """The request of query ``number`` of a tile, and what its queries see there: [OWN] last places, -1 of others.
+def tile_of(rows, positions, first, tokens, topk, QUERIES: tl.constexpr):
+    """Of a tile's queries [QUERIES]: number, request, last place (-1 for none to score); how many runs of a request."""
+    own = first + tl.arange(0, QUERIES)
+    inside = own < tokens
+    row = tl.load(rows + own, mask=inside, other=-1)
+    before = tl.load(rows + tl.maximum(own - 1, first), mask=inside, other=-1)
+    position = tl.load(positions + own, mask=inside, other=-1)
+    return own, row, tl.where(position < topk, -1, position), tl.sum((row != before).to(tl.int32), 0) + 1
 
-    All see nothing where the query before is of the same request, whose turn has been.
-    """
-    own = first + tl.arange(0, OWN)
-    row = tl.load(rows + own, mask=own < tokens, other=-1)
-    position = tl.load(positions + own, mask=own < tokens, other=-1)
-    at = tl.minimum(first + number, tokens - 1)
+
+@triton.jit
+def run_from(rows, own, row, position, at, end):
+    """The run that begins with query ``at``: its request, last places (-1 outside it), where the next one begins."""
     this = tl.load(rows + at)
-    done = (number > 0) & (this == tl.load(rows + tl.maximum(at - 1, 0)))
-    return this, tl.where((row != this) | (position < topk) | done, -1, position)
+    after = tl.min(tl.where((own > at) & (row != this), own, end), 0)
+    return this, tl.where((own >= at) & (own < after), position, -1), after
 
 
 @triton.jit(do_not_specialize=["tokens", "topk", "room"], do_not_specialize_on_alignment=["rows", "positions"])
@@ -44,19 +48,17 @@ def _score(
     STEP: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     first, split, splits = tl.program_id(0) * QUERIES, tl.program_id(1), tl.num_programs(1)
-    own = first + tl.arange(0, QUERIES)
-    missed = own < tokens
+    own, row, last, runs = tile_of(rows, positions, first, tokens, topk, QUERIES)
     if GATED:
-        missed = missed & failed(tl.load(passed + own, mask=missed, other=topk), topk, room)
-        if tl.sum((missed & (tl.load(positions + own, mask=missed, other=-1) >= topk)).to(tl.int32), 0) == 0:
+        last = tl.where(failed(tl.load(passed + own, mask=last >= 0, other=topk), topk, room), last, -1)
+        if tl.max(last, 0) < 0:
             return
     queries, weight = asked(
         q, weights, first, tokens, keys.dtype.element_ty, HEADS, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, SCALED, NATIVE
     )
-    for number in range(QUERIES):
-        this, position = seen(rows, positions, first, number, tokens, topk, QUERIES)
-        if GATED:
-            position = tl.where(missed, position, -1)
+    at = first
+    for _ in range(runs):
+        this, position, at = run_from(rows, own, row, last, at, first + QUERIES)
         length = tl.max(position, 0) + 1
         count = tl.cdiv(length, STEP)
         share = tl.cdiv(tl.cdiv(count, KEYS), splits) * KEYS
