@@ -8,8 +8,8 @@ code) from forty seconds whose packets are repeated, then measures every library
 - ``clip``: a file of 10 s.
 
 A frame is right when its bar code is that of the moment. Memory is the peak of all processes of a library together.
-Run ``python benchmarks/video.py [--only ROW]``; libraries that are not installed are left out. Writes
-``benchmarks/results/video.json``.
+Run ``python benchmarks/video.py``; libraries that are not installed are left out. Writes
+``benchmarks/results/video.json``; with ``--only ROW`` or ``--library NAME`` the rest of it stays as it was measured before.
 """
 
 from __future__ import annotations
@@ -166,6 +166,7 @@ def _memory_mb(subject: Any) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, action="append", help="only this row; may be repeated")
+    parser.add_argument("--library", action="append", help="only this library; may be repeated")
     parser.add_argument("--hour-frames", type=int, default=512, help="of the row hour, for those that seek each")
     parser.add_argument("--work", nargs=3, metavar=("FILE", "LIBRARY", "ROW"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -174,11 +175,12 @@ def main() -> None:
         return
     import video_libraries
 
-    found: dict[str, Any] = {}
+    partly = (chosen.only or chosen.library) and RESULT.exists()
+    found: dict[str, Any] = json.loads(RESULT.read_text())["rows"] if partly else {}
     with tempfile.TemporaryDirectory(prefix="keyeloop-video-") as folder:
         hour = make_hour(Path(folder))
         for row in chosen.only or ROWS:
-            for library in video_libraries.LIBRARIES:
+            for library in chosen.library or video_libraries.LIBRARIES:
                 if row != {"keyeloop, key frames": "hour", "ffmpeg, encoding": "clip"}.get(library, row):
                     continue
                 command = [sys.executable, __file__, "--work", str(hour), library, row]
@@ -190,6 +192,8 @@ def main() -> None:
                     result = {"failed": f"not done in {NEVER_S} s"}
                 except subprocess.CalledProcessError as error:
                     result = {"failed": error.stderr.strip().splitlines()[-1][:100]}
+                if result:
+                    result |= {"when": datetime.now(UTC).isoformat(timespec="seconds"), "load": os.getloadavg()[0]}
                 found.setdefault(row, {})[library] = result
                 _tell(row, library, result)
         size_mb = hour.stat().st_size >> 20

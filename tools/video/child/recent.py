@@ -22,7 +22,7 @@ class Shown:
 
 
 class RecentFrames:
-    """The frames used last, within a bound of bytes."""
+    """The frames used last, within a bound of bytes; the very last one in any case, unless there is no room at all."""
 
     def __init__(self, keep_bytes: int = KEEP_BYTES) -> None:
         self._keep_bytes = keep_bytes
@@ -39,6 +39,8 @@ class RecentFrames:
 
     def add(self, shown: Shown) -> None:
         """Keep a frame; the ones used longest ago make room."""
+        if self._keep_bytes == 0:
+            return
         known = self._frames.pop(shown.begin, None)
         self._bytes -= 0 if known is None else _size(known)
         self._frames[shown.begin] = shown

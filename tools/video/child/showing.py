@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from keyeloop.tools.video.child.video import VideoReader
 
 SHARES = 4
 """Stretches of moments for each reader: whoever is done takes the next, so that all are done at about the same time."""
+READERS_A_DRAWING = 4
+"""Making a picture of a decoded frame takes little time and much memory, so few do it at once."""
 
 
 class Wish(NamedTuple):
@@ -40,20 +43,25 @@ def shots(reader: VideoReader, times_s: Sequence[float], wish: Wish, readers: in
     """
     readers = min(readers, reader.useful_readers())
     if readers < 2:
-        yield from _stretch(reader, range(len(times_s)), times_s, wish)
+        yield from _stretch(reader, range(len(times_s)), times_s, wish, nullcontext())
         return
     with reader.one_thread():
         yield from _side_by_side(reader, times_s, wish, readers)
 
 
-def _stretch(reader: VideoReader, places: range, times_s: Sequence[float], wish: Wish) -> Iterator[Shot]:
+def _stretch(
+    reader: VideoReader, places: range, times_s: Sequence[float], wish: Wish, drawing: AbstractContextManager[object]
+) -> Iterator[Shot]:
     look: Callable[[float], Shown] = reader.key_frame if wish.keys else reader.shown
     known: set[float] = set()
     for place in places:
         shown = look(times_s[place])
         new = shown.time_s not in known
         known.add(shown.time_s)
-        yield Shot(place, shown.time_s, reader.picture(shown, wish.region, wish.size) if new else None)
+        with drawing:
+            shot = Shot(place, shown.time_s, reader.picture(shown, wish.region, wish.size) if new else None)
+        del shown  # its memory is free while the next is decoded
+        yield shot
 
 
 def _side_by_side(reader: VideoReader, times_s: Sequence[float], wish: Wish, readers: int) -> Iterator[Shot]:
@@ -61,11 +69,12 @@ def _side_by_side(reader: VideoReader, times_s: Sequence[float], wish: Wish, rea
     stretches = iter([range(first, min(first + length, len(times_s))) for first in range(0, len(times_s), length)])
     done: SimpleQueue[Shot | BaseException | None] = SimpleQueue()
     room, over = threading.Semaphore(readers), threading.Event()
+    drawing = threading.Semaphore(max(1, readers // READERS_A_DRAWING))
 
     def work(own: VideoReader) -> None:
         try:
             for places in stretches:
-                for shot in _stretch(own, places, times_s, wish):
+                for shot in _stretch(own, places, times_s, wish, drawing):
                     room.acquire()  # as many pictures wait to be sent as there are readers
                     if over.is_set():
                         return
