@@ -9,7 +9,7 @@ code) from forty seconds whose packets are repeated, then measures every library
 
 A frame is right when its bar code is that of the moment. Memory is the peak of all processes of a library together.
 Run ``python benchmarks/video.py``; libraries that are not installed are left out. Writes
-``benchmarks/results/video.json``; with ``--only ROW`` or ``--library NAME`` the rest of it stays as it was measured before.
+``benchmarks/results/video.json``; with ``--only ROW`` or ``--library NAME`` what else is in it stays as it is.
 """
 
 from __future__ import annotations
