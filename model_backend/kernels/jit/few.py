@@ -30,9 +30,10 @@ BITS = tl.constexpr(16)
 
 @triton.jit
 def _reached(values, wanted, FINE: tl.constexpr):
-    """A number that ``wanted`` of ``values`` reach, the greatest in ``FINE`` bits from the first in which they differ.
+    """A number that just ``wanted`` of ``values`` reach; where ties leave none, the greatest that so many do.
 
-    Values of 0 do not count; 0 where not so many are over 0.
+    It is looked for in ``FINE`` bits from the first in which values differ, and may be lower for want of more. Values
+    of 0 do not count; 0 where not so many are over 0.
     """
     there = values > 0
     low = tl.min(tl.where(there, values, 0xFFFFFFFF), 0)
@@ -44,8 +45,9 @@ def _reached(values, wanted, FINE: tl.constexpr):
     bit = tl.where(enough, apart ^ (apart >> 1), 0)
     end = (bit >> 1) >> (FINE - 1)
     while bit > end:
-        bound = tl.where(tl.sum((values >= (bound | bit)).to(tl.int32), 0) >= wanted, bound | bit, bound)
-        bit = bit >> 1
+        count = tl.sum((values >= (bound | bit)).to(tl.int32), 0)
+        bound = tl.where(count >= wanted, bound | bit, bound)
+        bit = tl.where(count == wanted, 0, bit >> 1)
     return bound
 
 
