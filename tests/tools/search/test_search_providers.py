@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyeloop.runtime.content import Text
 from keyeloop.runtime.errors import ToolError
-from keyeloop.runtime.media import MediaStore
-from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.base import ToolContext
-from keyeloop.tools.search.providers import asking
 from keyeloop.tools.search.providers.base import ProviderFailed
 from keyeloop.tools.search.providers.searxng import SearXNG
 from keyeloop.tools.search.result import SearchResult, merged, page_key
 from keyeloop.tools.search.web import WebSearch
-from tests.tools.conftest import TileCost
-from tests.tools.pages_site import Reply, Site, serving
+from tests.tools.pages_site import Reply, Site
+from tests.tools.search.conftest import said
 from tests.tools.search_answers import DOCUMENTED, KEY, MAKERS, PATHS
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(asking, "FIRST_PAUSE_S", 0.01)
-    with serving() as site:
-        for name, path in PATHS.items():
-            site.routes[path] = Reply.of(DOCUMENTED[name])
-        yield site
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> ToolContext:
-    return ToolContext({}, MediaStore(tmp_path), ViewBook(), TileCost(), 0)
-
-
-async def said(tool: WebSearch, context: ToolContext, **arguments: Any) -> str:
-    (part,) = await tool.call(arguments, context)
-    assert isinstance(part, Text)
-    return part.text
 
 
 @pytest.mark.parametrize("name", MAKERS)

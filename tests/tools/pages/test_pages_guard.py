@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keyeloop.runtime.errors import ConfigError, ToolError
 from keyeloop.tools.pages.address import Address, read_address
 from keyeloop.tools.pages.fetching import Caps, Fetcher
-from tests.tools.pages_site import AskingResolver, NameServer, Reply, Site, serving
+from tests.tools.pages_site import AskingResolver, NameServer, Reply, Site
 
 PUBLIC = "93.184.216.34"
 ZONE: dict[str, list[Any]] = {
@@ -181,12 +181,6 @@ def names() -> Iterator[NameServer]:
     server = NameServer(ZONE)
     yield server
     server.close()
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with serving() as site:
-        yield site
 
 
 def test_there_are_enough_cases() -> None:

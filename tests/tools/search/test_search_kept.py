@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from keyeloop.runtime.content import Text
 from keyeloop.runtime.errors import ConfigError, ToolError
-from keyeloop.runtime.media import MediaStore
-from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.search.choice import NAMES, web_search_by
-from keyeloop.tools.search.providers import asking
 from keyeloop.tools.search.providers.base import ProviderFailed
 from keyeloop.tools.search.providers.ddgs import Ddgs
 from keyeloop.tools.search.providers.documents import Documents
 from keyeloop.tools.search.result import SearchResult
 from keyeloop.tools.search.web import WebSearch
-from tests.tools.conftest import TileCost
-from tests.tools.pages_site import Asked, Reply, Site, serving
-from tests.tools.search_answers import DOCUMENTED, KEY, MAKERS, PATHS
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(asking, "FIRST_PAUSE_S", 0.01)
-    with serving() as site:
-        for name, path in PATHS.items():
-            site.routes[path] = Reply.of(DOCUMENTED[name])
-        yield site
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> ToolContext:
-    return ToolContext({}, MediaStore(tmp_path), ViewBook(), TileCost(), 0)
-
-
-async def said(tool: WebSearch, context: ToolContext, **arguments: Any) -> str:
-    (part,) = await tool.call(arguments, context)
-    assert isinstance(part, Text)
-    return part.text
+from tests.tools.pages_site import Asked, Reply, Site
+from tests.tools.search.conftest import said
+from tests.tools.search_answers import KEY, MAKERS
 
 
 async def test_kept_answers_serve_a_replay_without_a_network(site: Site, tmp_path: Path, context: ToolContext) -> None:

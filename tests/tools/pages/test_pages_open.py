@@ -6,7 +6,7 @@ import asyncio
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,18 +16,14 @@ from jsonschema import Draft202012Validator
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from keyeloop.runtime.content import Image, Part, Text
+from keyeloop.runtime.content import Image
 from keyeloop.runtime.errors import ConfigError, ToolError
-from keyeloop.runtime.media import MediaStore
-from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.pages import reading
 from keyeloop.tools.pages.paging import parts_of
-from keyeloop.tools.pages.reading import PageReader
 from keyeloop.tools.pages.tool import OpenPage
-from keyeloop.tools.video.frames import close_decoder
-from tests.tools.conftest import TileCost
+from tests.tools.pages.conftest import opened, said
 from tests.tools.pages_site import Reply, Site, serving
 from tests.tools.pdf_file import pdf_of
 
@@ -49,31 +45,8 @@ def site() -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[PageReader]:
-    with PageReader() as reader:
-        yield reader
-
-
-@pytest.fixture
-async def context(tmp_path: Path, shared: PageReader) -> AsyncIterator[ToolContext]:
-    context = ToolContext({}, MediaStore(tmp_path / "media"), ViewBook(), TileCost(), visual_budget_tokens=400)
-    context.state["pages.reader"] = shared
-    yield context
-    close_decoder(context)
-
-
 def png(width: int, height: int, shade: int) -> bytes:
     return cv2.imencode(".png", np.full((height, width, 3), shade, np.uint8))[1].tobytes()
-
-
-async def opened(site: Site, path: str, context: ToolContext, tool: OpenPage | None = None, **more: int) -> list[Part]:
-    tool = tool or OpenPage([site.host])
-    return list(await tool.call({"url": site.url + path, **more}, context))
-
-
-def said(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Text))
 
 
 async def test_the_main_part_of_a_page(site: Site, context: ToolContext) -> None:

@@ -7,54 +7,20 @@ import itertools
 import random
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from keyeloop.runtime.content import Part, Text
 from keyeloop.runtime.errors import ToolError
-from keyeloop.runtime.media import MediaStore
-from keyeloop.runtime.views import ViewBook
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.pages.fetching import Caps
 from keyeloop.tools.pages.reading import Kind, PageReader
 from keyeloop.tools.pages.tool import OpenPage
-from keyeloop.tools.video.frames import close_decoder
-from tests.tools.conftest import TileCost
-from tests.tools.pages_site import Asked, Reply, Site, serving
+from tests.tools.pages.conftest import opened, said
+from tests.tools.pages_site import Asked, Reply, Site
 from tests.tools.pdf_file import pdf_of
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with serving() as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[PageReader]:
-    with PageReader() as reader:
-        yield reader
-
-
-@pytest.fixture
-async def context(tmp_path: Path, shared: PageReader) -> AsyncIterator[ToolContext]:
-    context = ToolContext({}, MediaStore(tmp_path / "media"), ViewBook(), TileCost(), visual_budget_tokens=400)
-    context.state["pages.reader"] = shared
-    yield context
-    close_decoder(context)
-
-
-async def opened(site: Site, path: str, context: ToolContext, tool: OpenPage | None = None, **more: int) -> list[Part]:
-    tool = tool or OpenPage([site.host])
-    return list(await tool.call({"url": site.url + path, **more}, context))
-
-
-def said(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Text))
 
 
 def packed(piece: bytes, count: int) -> Iterator[bytes]:
