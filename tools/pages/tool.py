@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import Field
 
-from keyeloop.runtime.content import Image, Part, Text, ToolSpec
+from keyeloop.runtime.content import Image, Part, Text
 from keyeloop.runtime.errors import ConfigError, InputError, ToolError
 from keyeloop.runtime.views import FETCHED
 from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.confined.errors import Unusable
 from keyeloop.tools.decorate import tool
+from keyeloop.tools.method_tool import MethodTool
 from keyeloop.tools.outside import from_outside, visible
 from keyeloop.tools.pages.address import read_address
 from keyeloop.tools.pages.connecting import Resolver
@@ -23,7 +24,6 @@ from keyeloop.tools.pages.kept import KeptFetcher
 from keyeloop.tools.pages.kinds import charset_of, is_picture, kind_of
 from keyeloop.tools.pages.paging import parts_of
 from keyeloop.tools.pages.reading import MISSING, Document, PagePicture, PageReader, can_read
-from keyeloop.tools.video.frames import close_decoder
 from keyeloop.tools.video.still import show_drawn
 
 TIMEOUT_S = 120.0
@@ -35,14 +35,12 @@ MAX_KEPT = 32
 _READER, _KEPT = "pages.reader", "pages.kept"
 
 
-class OpenPage:
+class OpenPage(MethodTool):
     """The tool ``open_page``: fetches pages of the public internet, and of hosts that the user allowed by name.
 
     What a page says reaches the model between marks that call it data. Its pictures come as views that can be zoomed
     and cited. Needs the extra ``pages``.
     """
-
-    in_order = True
 
     def __init__(
         self,
@@ -59,21 +57,7 @@ class OpenPage:
         if not can_read():
             raise ConfigError(MISSING)
         self._fetcher = KeptFetcher(Fetcher(allow, caps, resolver), cache)
-        self._tool = tool(name="open_page", timeout_s=TIMEOUT_S)(self._open)
-
-    @property
-    def spec(self) -> ToolSpec:
-        """Name, description and JSON schema, as the model is told."""
-        return self._tool.spec
-
-    @property
-    def timeout_s(self) -> float:
-        """Seconds after which a call is abandoned."""
-        return TIMEOUT_S
-
-    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
-        """The asked part of a page, and some of its pictures. Raises ToolError."""
-        return await self._tool.call(arguments, context)
+        super().__init__(tool(name="open_page", timeout_s=TIMEOUT_S, in_order=True)(self._open))
 
     async def close(self, context: ToolContext) -> None:
         """End the reading child; idempotent."""
@@ -81,7 +65,7 @@ class OpenPage:
         reader = context.state.pop(_READER, None)
         if isinstance(reader, PageReader):
             await asyncio.to_thread(reader.close)
-        close_decoder(context)
+        await super().close(context)
 
     async def _open(
         self,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from keyeloop.runtime.content import Part, ToolSpec
 from keyeloop.runtime.errors import ConfigError, ToolError
 from keyeloop.tools.answer_cache import AnswerCache
 from keyeloop.tools.base import ToolContext
 from keyeloop.tools.decorate import tool
+from keyeloop.tools.method_tool import MethodTool
 from keyeloop.tools.outside import from_outside
 from keyeloop.tools.search.providers.base import ProviderFailed, SearchProvider
 from keyeloop.tools.search.result import SearchResult, merged
@@ -33,10 +33,8 @@ class Found:
     failures: tuple[str, ...] = ()
 
 
-class WebSearch:
+class WebSearch(MethodTool):
     """The tool ``web_search`` over providers; also to be asked from Python with :meth:`find`."""
-
-    in_order = False
 
     def __init__(
         self, providers: Sequence[SearchProvider], *, way: Way = "first", cache: AnswerCache | None = None
@@ -48,29 +46,12 @@ class WebSearch:
             raise ConfigError("a web search needs at least one provider")
         self.providers = tuple(providers)
         self._way, self._cache = way, cache
-        self._tool = tool(name="web_search", timeout_s=TIMEOUT_S, in_order=False)(self._search)
+        super().__init__(tool(name="web_search", timeout_s=TIMEOUT_S, in_order=False)(self._search))
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Keys of its providers: no record holds them."""
         return tuple(key for one in self.providers if (key := getattr(one, "_key", "")))
-
-    @property
-    def spec(self) -> ToolSpec:
-        """Name, description and JSON schema, as the model is told."""
-        return self._tool.spec
-
-    @property
-    def timeout_s(self) -> float:
-        """Seconds after which a call is abandoned."""
-        return TIMEOUT_S
-
-    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> tuple[Part, ...]:
-        """The results as text. Raises ToolError where no provider answered."""
-        return await self._tool.call(arguments, context)
-
-    async def close(self, context: ToolContext) -> None:
-        """Nothing is kept open."""
 
     async def find(self, query: str, limit: int = RESULTS) -> Found:
         """At most ``limit`` results. Raises ToolError, with each provider's reason, where none answered."""
