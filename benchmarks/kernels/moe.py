@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from ceilings import ceilings
@@ -113,7 +112,7 @@ class Layer:
         yield {"kernel": "moe checked", "variant": spelled(plan), "error": self.checked(plan)}
         peer_ms, peers = 0.0, list(self.peers())
         for name, call in peers:
-            row = self.timed(f"moe peer: {name}", "as shipped", call)
+            row = self.timed(f"moe peer: {name}", "as shipped", call, seconds=0.3)
             peer_ms = peer_ms or float(row.get("ms", 0.0))
             row["floor_ms"] = self.floor_ms
             if "ms" in row and "products" not in name:
@@ -132,9 +131,9 @@ class Layer:
                     best[stage] = min(best.get(stage, (1e9, tile)), (row["ms"], tile), key=lambda pair: pair[0])
         if "first" not in best or "second" not in best:
             return
-        for warps in (moe_route.WARPS, 8) if GPU else (moe_route.WARPS,):
-            with patch.object(moe_route, "WARPS", warps):
-                yield self.timed("moe routing", f"rows {plan.rows} w{warps}", self.stage("route", plan.rows))
+        for chained in (False, True) if GPU else (False,):
+            name = f"rows {plan.rows}{'; chained' if chained else ''}"
+            yield self.timed("moe routing", name, self.stage("route", plan.rows, chained=chained))
         yield self.timed("moe sum", "", self.stage("sum", plan.rows))
         goal = {64: 1.03 * peer_ms, 16384: 2.3}.get(self.tokens)
         for chained in (False, True) if GPU else (False,):
@@ -154,10 +153,10 @@ class Layer:
         """``call`` of every input, in turn."""
         return lambda: [call(x) for x in self.xs]
 
-    def stage(self, name: str, block: int, tile: Tile | None = None) -> Callable[[], Any]:
+    def stage(self, name: str, block: int, tile: Tile | None = None, chained: bool = False) -> Callable[[], Any]:
         """One stage of every input, the earlier ones done before."""
         if name == "route":
-            return self.each(lambda x: moe_route.route(x, self.gate, TOP, True, block))
+            return self.each(lambda x: moe_route.route(x, self.gate, TOP, True, block, chained))
         made = [moe_route.route(x, self.gate, TOP, True, block) for x in self.xs]
         if name == "first":
             return lambda: [

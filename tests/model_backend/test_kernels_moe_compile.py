@@ -27,15 +27,15 @@ CHAINED = {"CHAINED": True}
 CHOICE = CHAINED | {"EXPERTS": 128, "TOP": 8, "TOP_WIDE": 8, "ROWS": 16}
 
 
-@pytest.mark.parametrize("tokens", [16, 64])
+@pytest.mark.parametrize("tokens", [1, 8, 64])
 def test_routing_compiles(tokens: int, tmp_path: Path) -> None:
     types = {"parts": "*fp32", "weights": "*fp32", "like": "*bf16"}
-    product = CHAINED | {"TOKENS": tokens, "EXPERTS": 128, "DEPTH": 64, "EVEN": True}
+    product = CHAINED | {"TOKENS": max(16, tokens), "EXPERTS": 128, "DEPTH": 64, "EVEN": True}
     _compiled("moe_route", "score", product, types, 4, 4, tmp_path)
     for alone in (True, False):
-        choice = CHOICE | {"RENORMALISE": True, "ALONE": alone, "TOKENS": tokens}
-        _compiled("moe_route", "choose", choice, types, 16, 3, tmp_path)
-    _compiled("moe_route", "order", CHOICE | {"TOKENS": 64, "CHUNKS": 32}, types, 16, 3, tmp_path)
+        choice = CHOICE | {"RENORMALISE": True, "ALONE": alone, "TOKENS": tokens, "SPLITS": 8}
+        _compiled("moe_route", "choose", choice, types, min(16, max(1, tokens // 2)), 3, tmp_path)
+    _compiled("moe_route", "order", CHOICE | {"TOKENS": tokens, "CHUNKS": tokens}, types, 8, 3, tmp_path)
 
 
 @pytest.mark.parametrize("place", range(5))

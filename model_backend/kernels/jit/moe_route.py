@@ -1,6 +1,6 @@
 """Triton: which experts a token goes to, and the order in which the grouped products take the tokens.
 
-Three launches, two for at most :data:`ONE_PROGRAM` tokens: the gate's product in parts, the choice of experts, and the
+Three launches, two for at most :data:`ALONE` tokens: the gate's product in parts, the choice of experts, and the
 places. A place is a row of the sorted work: expert after expert, each expert's rows padded to whole blocks, tokens of
 an expert in order. Places come from counts and prefix sums alone, never from atomics, so they are always the same.
 """
@@ -15,14 +15,13 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-ONE_PROGRAM = 64
-"""Tokens that one program routes and places; more are counted by chunks of as many."""
+ALONE = 8
+"""Tokens that one program routes and places by itself; more are first counted, in chunks of at least as many."""
+MOST_CHUNK = 64
 PROGRAMS = 132
 SHARE = 256
 """Columns of a token that one program multiplies at the least; more programs share a token where there are few."""
 MOST_SPLITS = 8
-WARPS = 16
-"""Of the programs that choose and place."""
 
 
 @dataclass(frozen=True)
@@ -96,24 +95,17 @@ def _write_blocks(first, blocks, block_expert, used, begin, step, EXPERTS: tl.co
 
 
 @triton.jit
-def _write_places(
-    chosen, numbers, before, token, tokens, pairs, place,
-    TOP: tl.constexpr, TOP_WIDE: tl.constexpr, EXPERTS: tl.constexpr,
-):  # fmt: skip
+def _write_places(chosen, numbers, before, pair, inside, pairs, place):
     """Places of a chunk: those before it, by expert, and the tokens of the chunk before each token."""
-    expert, which = tl.arange(0, EXPERTS), tl.arange(0, TOP_WIDE)
-    row = before[None, :] + tl.cumsum(chosen, 0) - chosen
-    for number in range(TOP):
-        own = tl.sum(tl.where((which == number)[None, :], numbers, 0), 1)
-        here = tl.sum(tl.where(expert[None, :] == own[:, None], row, 0), 1)
-        tl.store(pairs + here, token * TOP + number, mask=token < tokens)
-        tl.store(place + token * TOP + number, here, mask=token < tokens)
+    here = tl.gather(before[None, :] + tl.cumsum(chosen, 0) - chosen, numbers, 1)
+    tl.store(pairs + here, pair, mask=inside)
+    tl.store(place + pair, here, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tokens", "splits"])
+@triton.jit(do_not_specialize=["tokens"])
 def choose(
-    parts, like, weights, numbers_out, counts, pairs, place, block_expert, used, tokens, experts, splits,
-    RENORMALISE: tl.constexpr, ALONE: tl.constexpr, TOKENS: tl.constexpr, EXPERTS: tl.constexpr,
+    parts, like, weights, numbers_out, counts, pairs, place, block_expert, used, tokens, experts,
+    SPLITS: tl.constexpr, RENORMALISE: tl.constexpr, ALONE: tl.constexpr, TOKENS: tl.constexpr, EXPERTS: tl.constexpr,
     TOP: tl.constexpr, TOP_WIDE: tl.constexpr, ROWS: tl.constexpr, CHAINED: tl.constexpr,
 ):  # fmt: skip
     """The best experts of a chunk of tokens and their weights; alone, also the places, else each expert's count."""
@@ -122,7 +114,7 @@ def choose(
     expert, which = tl.arange(0, EXPERTS), tl.arange(0, TOP_WIDE)
     real, there = (expert < experts)[None, :], (token < tokens)[:, None]
     logits = tl.zeros((TOKENS, EXPERTS), tl.float32)
-    for split in range(splits):
+    for split in tl.static_range(SPLITS):
         at = (split * tokens + token[:, None]).to(tl.int64) * experts + expert[None, :]
         logits += tl.load(parts + at, mask=there & real, other=0.0)
     logits = logits.to(like.dtype.element_ty).to(tl.float32)
@@ -133,14 +125,17 @@ def choose(
     numbers = tl.zeros((TOKENS, TOP_WIDE), tl.int32)
     values = tl.full((TOKENS, TOP_WIDE), -float("inf"), tl.float32)
     for number in range(TOP):
-        best = 65535 - (tl.max(key, 1) & 65535).to(tl.int32)
+        most = tl.max(key, 1)
+        best = 65535 - (most & 65535).to(tl.int32)
         hit = expert[None, :] == best[:, None]
-        value = tl.sum(tl.where(hit, logits, 0.0), 1)
+        value = (most >> 16).to(tl.int32)
+        value = (value ^ ((value >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
         numbers = tl.where((which == number)[None, :], best[:, None], numbers)
         values = tl.where((which == number)[None, :], value[:, None], values)
         chosen = tl.where(hit, 1, chosen)
         key = tl.where(hit, -(1 << 62), key)
     peak = tl.sum(tl.where((which == 0)[None, :], values, 0.0), 1)
+    peak = tl.where(peak > -float("inf"), peak, float("nan"))  # without a number to compare with there is no weight
     share = tl.where((which < TOP)[None, :], tl.exp(values - peak[:, None]), 0.0)
     everything = share if RENORMALISE else tl.where(real, tl.exp(logits - peak[:, None]), 0.0)
     out, inside = token[:, None] * TOP + which[None, :], there & (which < TOP)[None, :]
@@ -151,7 +146,7 @@ def choose(
     if ALONE:
         first, blocks = _firsts(count, ROWS)
         _write_blocks(first, blocks, block_expert, used, 0, 1, EXPERTS)
-        _write_places(chosen, numbers, first * ROWS, token, tokens, pairs, place, TOP, TOP_WIDE, EXPERTS)
+        _write_places(chosen, numbers, first * ROWS, out, inside, pairs, place)
     else:
         tl.store(counts + tl.program_id(0) * EXPERTS + expert, count)
 
@@ -175,14 +170,13 @@ def order(
         before += tl.sum(tl.where((chunk < own)[:, None], some, 0), 0)
     first, blocks = _firsts(count, ROWS)
     _write_blocks(first, blocks, block_expert, used, own, chunks, EXPERTS)
-    inside = (token < tokens)[:, None] & (which < TOP)[None, :]
-    numbers = tl.load(numbers_in + token[:, None] * TOP + which[None, :], mask=inside, other=-1)
+    pair, inside = token[:, None] * TOP + which[None, :], (token < tokens)[:, None] & (which < TOP)[None, :]
+    numbers = tl.load(numbers_in + pair, mask=inside, other=0)
     chosen = tl.zeros((TOKENS, EXPERTS), tl.int32)
-    for number in range(TOP):
-        one = tl.sum(tl.where((which == number)[None, :], numbers, 0), 1)
+    for number in tl.static_range(TOP):
+        one = tl.load(numbers_in + token * TOP + number, mask=token < tokens, other=-1)
         chosen = tl.where(expert[None, :] == one[:, None], 1, chosen)
-    chosen = tl.where((token < tokens)[:, None], chosen, 0)
-    _write_places(chosen, numbers, first * ROWS + before, token, tokens, pairs, place, TOP, TOP_WIDE, EXPERTS)
+    _write_places(chosen, numbers, first * ROWS + before, pair, inside, pairs, place)
 
 
 def most_blocks(tokens: int, top: int, experts: int, rows: int) -> int:
@@ -199,10 +193,11 @@ def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int, chain
     early = {"launch_pdl": True} if chained else {}
     (tokens, hidden), experts, device = x.shape, len(gate), x.device
     wide, top_wide = max(16, triton.next_power_of_2(experts)), triton.next_power_of_2(top)
-    tile = 16 if tokens <= ONE_PROGRAM else 64
+    tile = 16 if tokens <= 64 else 64
     depth = 64 if x.dtype.itemsize < 4 else 32
     tiles = triton.cdiv(tokens, tile)
     splits = max(1, min(MOST_SPLITS, PROGRAMS // tiles, triton.cdiv(hidden, SHARE)))
+    splits = 1 << (splits.bit_length() - 1)
     share = triton.cdiv(triton.cdiv(hidden, splits), depth) * depth
     splits = triton.cdiv(hidden, share)
     parts = torch.empty(splits, tokens, experts, dtype=torch.float32, device=device)
@@ -216,17 +211,18 @@ def route(x: Tensor, gate: Tensor, top: int, renormalise: bool, rows: int, chain
     pairs = torch.empty(blocks * rows, dtype=torch.int32, device=device)
     block_expert = torch.empty(blocks, dtype=torch.int32, device=device)
     used = torch.empty(1, dtype=torch.int32, device=device)
-    alone = tokens <= ONE_PROGRAM
-    chunk = max(16, triton.next_power_of_2(tokens)) if alone else ONE_PROGRAM
-    chunks = triton.cdiv(tokens, chunk)
+    alone = tokens <= ALONE
+    chunk = triton.next_power_of_2(tokens if alone else max(ALONE, triton.cdiv(tokens, PROGRAMS)))
+    chunk = min(chunk, MOST_CHUNK)
+    chunks, warps = triton.cdiv(tokens, chunk), max(1, min(16, chunk * wide // 256))
     counts = used if alone else torch.empty(chunks, wide, dtype=torch.int32, device=device)
     choose[(chunks,)](
         parts, x, weights, numbers, counts, pairs, place, block_expert, used, tokens, experts, splits, renormalise,
-        alone, chunk, wide, top, top_wide, rows, chained, num_warps=WARPS, **early,
+        alone, chunk, wide, top, top_wide, rows, chained, num_warps=warps, **early,
     )  # fmt: skip
     if not alone:
         order[(chunks,)](
-            numbers, counts, pairs, place, block_expert, used, tokens, chunks, chunk, wide, top, top_wide, rows, 32,
-            chained, num_warps=WARPS, **early,
+            numbers, counts, pairs, place, block_expert, used, tokens, chunks, chunk, wide, top, top_wide, rows,
+            min(64, triton.next_power_of_2(chunks)), chained, num_warps=max(4, min(8, warps)), **early,
         )  # fmt: skip
     return Routing(weights, numbers, place, pairs, block_expert, used, rows)
