@@ -79,6 +79,7 @@ def select(
     *,
     max_tokens: int | None = None,
     one_each: bool | None = None,
+    zeros: Tensor | None = None,
     kernels: Kernels = "auto",
 ) -> Tensor:
     """Places that each query attends to: [T, topk] int32, ascending, padded with -1. Exact and deterministic.
@@ -88,13 +89,14 @@ def select(
     that sees at most ``topk`` places takes them all. ``max_tokens`` is a bound on ``query_position + 1`` that the host
     knows; it saves memory and launches where the table is much wider. ``one_each`` says that every query is of another
     request, as in decoding, or that adjacent ones are mostly of the same; None guesses from T. It changes speed alone.
+    ``zeros`` [at least T] int32, zeros again afterwards, save a launch where they serve many calls on one stream.
     """
     if not _triton_wanted(index_q.device, kernels):
         return reference.select(index_q, index_weight, index_k, slot_table, query_row, query_position, topk)
     from keyeloop.model_backend.kernels import fast
 
     return fast.select(
-        index_q, index_weight, index_k, slot_table, query_row, query_position, topk, max_tokens, one_each
+        index_q, index_weight, index_k, slot_table, query_row, query_position, topk, max_tokens, one_each, zeros
     )
 
 

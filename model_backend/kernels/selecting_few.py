@@ -21,6 +21,7 @@ def select(
     topk: int,
     max_tokens: int | None = None,
     one_each: bool | None = None,
+    zeros: Tensor | None = None,
 ) -> Tensor:
     """See :func:`keyeloop.model_backend.kernels.ops.select`; what is not few goes to :mod:`selecting`."""
     given = (index_q, index_weight, index_k, slot_table, query_row, query_position, topk)
@@ -30,5 +31,5 @@ def select(
     out = torch.empty(tokens, topk, dtype=torch.int32, device=index_q.device)
     scores = torch.empty(tokens, -(-width // 16) * 16, dtype=torch.float32, device=index_q.device)
     scoring.scores(*given, scores, one_each=True)
-    few.top_positions(scores, query_position, topk, out)
+    few.top_positions(scores, query_position, topk, out, zeros)
     return out

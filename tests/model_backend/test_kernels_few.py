@@ -50,8 +50,10 @@ def _same(scores: Tensor, positions: list[int], topk: int) -> None:
 
     place = torch.tensor(positions, dtype=torch.int32, device=DEVICE)
     found = torch.full((len(positions), topk), -7, dtype=torch.int32, device=DEVICE)
-    few.top_positions(scores, place, topk, found)
+    zeros = torch.zeros(len(positions), dtype=torch.int32, device=DEVICE)
+    few.top_positions(scores, place, topk, found, zeros)
     assert torch.equal(found, reference.top_positions(scores, place + 1, topk))
+    assert not zeros.any()
 
 
 @pytest.mark.parametrize("kind", list(SCORES))
@@ -91,9 +93,9 @@ def test_few_queries_choose_what_the_reference_chooses(mode: IndexerMode, monkey
     asked: list[int] = []
     way = few.top_positions
 
-    def noting(given: Tensor, positions: Tensor, topk: int, out: Tensor) -> None:
+    def noting(given: Tensor, positions: Tensor, topk: int, out: Tensor, zeros: Tensor | None) -> None:
         asked.append(topk)
-        way(given, positions, topk, out)
+        way(given, positions, topk, out, zeros)
 
     monkeypatch.setattr(few, "top_positions", noting)
     task = problem(mode, (300, 20, 90), (1, 1, 1), padding=2, topk=16, device=DEVICE)

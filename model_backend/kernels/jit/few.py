@@ -140,7 +140,9 @@ def choose_few(
     SPLITS: tl.constexpr, BLOCK: tl.constexpr, SAMPLE: tl.constexpr, ROOM: tl.constexpr, FILL: tl.constexpr,
     LANES: tl.constexpr,
 ):  # fmt: skip
-    """``arrived`` [R] are zeros; ``counts`` [R, splits], ``passing`` like ``scores`` and ``listed`` [R, ROOM] ints."""
+    """``arrived`` [R] are zeros, and are left so; ``counts`` [R, splits], ``passing`` like ``scores`` and ``listed``
+    [R, ROOM] are ints that hold nothing yet.
+    """
     row, split, splits = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     length = tl.load(positions + row) + 1
     scores += row * stride
@@ -172,6 +174,7 @@ def choose_few(
                 _choose(scores, listed, count, out, topk, False, ROOM)
             else:
                 _go_through(scores, length, out, topk, BLOCK)
+            tl.store(arrived + row, 0)
 
 
 def fits(rows: int, topk: int) -> bool:
@@ -179,12 +182,17 @@ def fits(rows: int, topk: int) -> bool:
     return rows <= 8 and 4 * topk <= ROOM
 
 
-def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> None:
-    """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R]."""
+def top_positions(
+    scores: Tensor, positions: Tensor, topk: int, out: Tensor, zeros: Tensor | None = None
+) -> None:  # fmt: skip
+    """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R].
+
+    ``zeros`` [at least R] int32 are zeros again afterwards; None takes a launch to make some.
+    """
     rows, width = scores.shape
     most = max(1, min(SPLITS, PROGRAMS // rows, triton.cdiv(width, BLOCK)))
     splits = 1 << (most.bit_length() - 1)
-    arrived = torch.zeros(rows, dtype=torch.int32, device=scores.device)
+    arrived = torch.zeros(rows, dtype=torch.int32, device=scores.device) if zeros is None else zeros
     counts = torch.empty(rows, splits, dtype=torch.int32, device=scores.device)
     passing = torch.empty(rows, scores.stride(0), dtype=torch.int32, device=scores.device)
     listed = torch.empty(rows, ROOM, dtype=torch.int32, device=scores.device)

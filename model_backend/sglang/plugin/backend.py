@@ -33,6 +33,8 @@ class Queries:
     topk: int
     everything: Tensor | None
     """[T, at most topk] int32: all places that each token sees, where no request is longer than ``topk``; else None."""
+    zeros: Tensor | None
+    """[T] int32 for selections to count in, when decoding; zeros between the layers."""
     main: Rotation
     index: Rotation
 
@@ -43,11 +45,11 @@ class Queries:
         """Read from SGLang's batch; ``positions`` [T] are places, not rope positions. Waits for nothing."""
         rows, places = forward_batch.req_pool_indices.to(torch.int32), positions.to(torch.int32)
         if not forward_batch.forward_mode.is_extend():
-            return cls(rows, places, None, True, topk, None, *rotations)
+            return cls(rows, places, None, True, topk, None, torch.zeros_like(rows), *rotations)
         rows = torch.repeat_interleave(rows, forward_batch.extend_seq_lens, output_size=positions.shape[0])
         longest = None if forward_batch.seq_lens_cpu is None else int(forward_batch.seq_lens_cpu.max())
         everything = None if longest is None or longest > topk else all_places(places, longest)
-        return cls(rows, places, longest, False, topk, everything, *rotations)
+        return cls(rows, places, longest, False, topk, everything, None, *rotations)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
         places = queries.everything
         if prepared.index_q is not None and prepared.index_weight is not None:
             places = ops.select(prepared.index_q, prepared.index_weight, index, table, queries.rows, queries.positions,
-                                queries.topk, max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
+                                queries.topk, max_tokens=queries.max_tokens, one_each=queries.one_each,
+                                zeros=queries.zeros)  # fmt: skip
         assert places is not None
         out = ops.sparse_attention(prepared.q, k, v, table, queries.rows, places, layer.scaling,
                                    max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
