@@ -27,44 +27,48 @@ DIFFERENT = 4
 """Inputs that calls of few tokens go through in turn, since the weights of one might stay in the L2 cache."""
 CHECKED, REPEATS, LIMIT = 128, 20, 1e-2
 FEW = Plan(
-    16, Tile(64, 128, 4, 4), Tile(128, 128, 4, 4)
+    16, Tile(64, 128, 4, 3), Tile(128, 128, 4, 3)
 ), (
-    Tile(64, 128, 4, 3), Tile(64, 128, 4, 4, swapped=True), Tile(64, 128, 4, 4, swapped=True, lasting=1),
-    Tile(64, 128, 4, 3, lasting=3), Tile(128, 128, 8, 2), Tile(32, 128, 4, 4),
+    Tile(64, 128, 4, 4, swapped=True), Tile(64, 128, 4, 3, lasting=3), Tile(128, 128, 8, 2),
 ), (
-    Tile(128, 128, 4, 3), Tile(128, 128, 4, 4, swapped=True), Tile(128, 128, 4, 4, swapped=True, lasting=1),
-    Tile(128, 128, 4, 3, lasting=3), Tile(256, 128, 8, 3), Tile(64, 128, 4, 4),
+    Tile(128, 128, 4, 4, swapped=True), Tile(128, 128, 4, 3, lasting=3), Tile(64, 128, 4, 4),
 )  # fmt: skip
 ALONE = Plan(
     16, Tile(32, 128, 4, 4), Tile(64, 128, 4, 4)
 ), (
-    Tile(16, 256, 4, 4), Tile(32, 256, 4, 4), Tile(32, 128, 4, 5, swapped=True), Tile(16, 256, 4, 3),
+    Tile(32, 64, 4, 6), Tile(32, 64, 4, 8), Tile(32, 128, 4, 5, swapped=True), Tile(16, 128, 4, 6),
 ), (
-    Tile(32, 256, 4, 3), Tile(64, 256, 4, 3), Tile(64, 128, 4, 5, swapped=True), Tile(32, 128, 4, 5),
+    Tile(64, 64, 4, 6), Tile(64, 128, 4, 5, swapped=True), Tile(32, 128, 4, 5),
 )  # fmt: skip
 SOME = Plan(
-    32, Tile(64, 128, 4, 4), Tile(128, 128, 4, 4)
+    32, Tile(128, 128, 8, 3), Tile(128, 128, 4, 3)
 ), (
-    Tile(64, 128, 4, 3), Tile(64, 128, 4, 4, swapped=True), Tile(128, 128, 8, 3), Tile(64, 64, 4, 5, swapped=True),
+    Tile(64, 128, 4, 3), Tile(64, 128, 4, 4, swapped=True),
 ), (
-    Tile(128, 128, 4, 3), Tile(128, 128, 4, 4, swapped=True), Tile(256, 128, 8, 3), Tile(128, 64, 4, 5, swapped=True),
+    Tile(128, 128, 4, 4, swapped=True), Tile(256, 128, 8, 3),
 )  # fmt: skip
 MORE = Plan(
     64, Tile(64, 64, 4, 4, joined=True), Tile(128, 64, 4, 4)
 ), (
-    Tile(128, 64, 8, 4, joined=True), Tile(64, 128, 4, 3, joined=True), Tile(64, 64, 4, 3, joined=True, lasting=2),
+    Tile(128, 64, 8, 4, joined=True), Tile(64, 64, 4, 3, joined=True, lasting=2),
 ), (
-    Tile(256, 64, 8, 4), Tile(128, 128, 4, 3), Tile(128, 64, 4, 3, lasting=2),
+    Tile(256, 64, 8, 4), Tile(128, 64, 4, 3, lasting=2),
 )  # fmt: skip
 MANY = Plan(
-    128, Tile(128, 64, 8, 4, joined=True), Tile(256, 64, 8, 4)
+    128, Tile(128, 64, 8, 4, joined=True), Tile(256, 64, 8, 4, lasting=1)
 ), (
-    Tile(128, 64, 8, 4, joined=True, lasting=1), Tile(128, 64, 8, 3, joined=True), Tile(128, 64, 8, 4),
-    Tile(64, 64, 4, 3, joined=True), Tile(64, 64, 4, 3, joined=True, lasting=2),
+    Tile(128, 64, 8, 4, joined=True, lasting=1), Tile(128, 64, 8, 4, joined=True, copied=True),
+    Tile(128, 64, 8, 4, joined=True, lasting=1, copied=True), Tile(128, 64, 8, 4), Tile(64, 64, 4, 3, joined=True),
 ), (
-    Tile(256, 64, 8, 4, lasting=1), Tile(128, 64, 4, 3), Tile(128, 64, 4, 3, lasting=2), Tile(128, 64, 8, 3),
-    Tile(256, 64, 8, 3),
+    Tile(256, 64, 8, 3, lasting=1, copied=True), Tile(256, 32, 8, 6, lasting=1, copied=True), Tile(256, 64, 8, 4),
+    Tile(128, 64, 4, 3, lasting=2),
 )  # fmt: skip
+OTHERS = {
+    256: Plan(16, Tile(64, 128, 4, 3), Tile(128, 128, 4, 3), chained=True),
+    1024: Plan(32, Tile(128, 128, 8, 3), Tile(128, 128, 4, 3), chained=True),
+    4096: Plan(64, Tile(128, 64, 8, 4, joined=True), Tile(128, 64, 4, 4)),
+}
+"""Other heights of a block."""
 SMALL = Plan(16, Tile(16, 32, 4, 2), Tile(32, 32, 4, 2)), (Tile(16, 32, 4, 2, joined=True),), ()
 
 
@@ -136,8 +140,9 @@ class Layer:
             yield self.timed("moe routing", name, self.stage("route", plan.rows, chained=chained))
         yield self.timed("moe sum", "", self.stage("sum", plan.rows))
         goal = {64: 1.03 * peer_ms, 16384: 2.3}.get(self.tokens)
-        for chained in (False, True) if GPU else (False,):
-            chosen = replace(plan, first=best["first"][1], second=best["second"][1], chained=chained)
+        fastest = replace(plan, first=best["first"][1], second=best["second"][1])
+        wholes = [fastest, replace(fastest, chained=True)] if GPU else [fastest]
+        for chosen in [*wholes, *(OTHERS[n] for n in (self.tokens,) if n in OTHERS)]:
             error = self.checked(chosen)
             whole = self.timed("moe whole", spelled(chosen), self.each(partial(self.run, plan=chosen)), seconds=0.3)
             yield {
@@ -244,6 +249,6 @@ def spelled(tiles: Plan | Tile) -> str:
     if isinstance(tiles, Plan):
         chained = "; chained" if tiles.chained else ""
         return f"rows {tiles.rows}; {spelled(tiles.first)}; {spelled(tiles.second)}{chained}"
-    kinds = [name for name in ("joined", "swapped") if getattr(tiles, name)]
+    kinds = [name for name in ("joined", "swapped", "copied") if getattr(tiles, name)]
     kinds += [f"lasting {tiles.lasting}"] if tiles.lasting else []
     return " ".join([f"{tiles.columns}x{tiles.depth} w{tiles.warps} s{tiles.stages}", *kinds])

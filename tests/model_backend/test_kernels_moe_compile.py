@@ -45,6 +45,13 @@ def test_the_products_compile(place: int, tmp_path: Path) -> None:
     _compile_plan(PLANS[place][1], "bf16", 90, tmp_path)
 
 
+def test_results_leave_by_the_copy_engine(tmp_path: Path) -> None:
+    from keyeloop.model_backend.kernels.jit.moe_layer import Plan, Tile
+
+    first = Tile(128, 64, 8, 4, joined=True, lasting=1, copied=True)
+    _compile_plan(Plan(128, first, Tile(256, 64, 8, 3, lasting=1, copied=True)), "bf16", 90, tmp_path)
+
+
 @pytest.mark.parametrize(("dtype", "capability"), [("fp32", 90), ("fp16", 90), ("bf16", 80)])
 def test_the_products_compile_for_other_types_and_gpus(dtype: str, capability: int, tmp_path: Path) -> None:
     from keyeloop.model_backend.kernels.jit.moe_layer import PLAIN
@@ -69,8 +76,11 @@ def _compile_plan(plan: Any, dtype: str, capability: int, folder: Path) -> None:
     shape = {"CHAINED": capability >= 90, "TOP": 8, "ROWS": plan.rows, "EVEN": True, "JOINED": first.joined}
     for name, tile in (("gate_up", first), ("down", second)):
         cut = {"COLUMNS": tile.columns, "DEPTH": tile.depth, "SWAPPED": tile.swapped, "LASTING": tile.lasting > 0}
+        cut["COPIED"] = tile.copied
         types = {
-            "x": f"*{dtype}", "out": f"*{dtype}", "active": f"tensordesc<{dtype}[{plan.rows}, {tile.depth}]>",
+            "x": f"*{dtype}",
+            "out": f"tensordesc<{dtype}[{plan.rows}, {tile.columns}]>" if tile.copied else f"*{dtype}",
+            "active": f"tensordesc<{dtype}[{plan.rows}, {tile.depth}]>",
             "w13": f"tensordesc<{dtype}[1, {1 + first.joined}, {tile.columns}, {tile.depth}]>",
             "w2": f"tensordesc<{dtype}[1, {tile.columns}, {tile.depth}]>",
         }  # fmt: skip

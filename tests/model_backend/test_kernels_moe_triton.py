@@ -116,11 +116,12 @@ def test_every_tile_gives_the_same() -> None:
 
     task = mixture(70, hidden=40, inter=24, whole_numbers=True, dtype=torch.float16, device=DEVICE)
     expected = task.looped()
-    for rows, joined, swapped, lasting in (
-        (16, True, False, 0), (32, False, True, 0), (16, True, True, 1), (16, False, False, 2),
+    for rows, joined, swapped, lasting, copied in (
+        (16, True, False, 0, True), (32, False, True, 0, False), (16, True, True, 1, True),
+        (16, False, False, 2, False),
     ):  # fmt: skip
-        first = Tile(16, 32, 4, 2, joined=joined, swapped=swapped, lasting=lasting)
-        plan = Plan(rows, first, Tile(32, 16, 4, 2, swapped=swapped, lasting=lasting))
+        first = Tile(16, 32, 4, 2, joined=joined, swapped=swapped, lasting=lasting, copied=copied)
+        plan = Plan(rows, first, Tile(32, 16, 4, 2, swapped=swapped, lasting=lasting, copied=copied))
         found = moe_layer.mixture_of_experts(task.x, task.gate, task.w13, task.w2, task.top, True, plan)
         assert error(found, expected) < LIMITS[torch.float16]
 

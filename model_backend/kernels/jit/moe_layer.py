@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 import triton
@@ -24,7 +25,8 @@ class Tile:
     For the first product ``columns`` counts those of the gate; as many of the up projection come with them, in one
     product of twice the columns (``joined``) or in two. ``swapped`` multiplies weights by tokens instead of tokens by
     weights: weights are then the long side of the tensor cores' tiles, which is for few rows. Where ``lasting`` is not
-    0, so many programs for each processor take tile after tile, and fetch for the next while they finish one.
+    0, so many programs for each processor take tile after tile, and fetch for the next while they finish one; results
+    that are ``copied`` leave by the copy engine meanwhile.
     """
 
     columns: int
@@ -34,6 +36,7 @@ class Tile:
     joined: bool = False
     swapped: bool = False
     lasting: int = 0
+    copied: bool = False
 
     def programs(self, tiles: int, device: torch.device) -> int:
         """How many are launched for so many tiles."""
@@ -95,9 +98,9 @@ def first_product(x: Tensor, w13: Tensor, routing: Routing, tile: Tile, chained:
     weights = TensorDescriptor.from_tensor(halves, [1, 2 if tile.joined else 1, tile.columns, tile.depth])
     tiles = blocks * triton.cdiv(inter, tile.columns)
     moe_products.gate_up[(tile.programs(tiles, x.device),)](
-        x, weights, routing.pairs, routing.block_expert, routing.used, active, tokens, x.stride(0), hidden, inter, top,
-        routing.rows, tile.columns, tile.depth, hidden % tile.depth == 0, tile.joined, tile.swapped, tile.lasting > 0,
-        chained, num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
+        x, weights, routing.pairs, routing.block_expert, routing.used, _target(active, routing, tile),
+        tokens, x.stride(0), hidden, inter, top, routing.rows, tile.columns, tile.depth, hidden % tile.depth == 0, tile.joined, tile.swapped, tile.lasting > 0,
+        tile.copied, chained, num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
     )  # fmt: skip
     return active
 
@@ -110,8 +113,9 @@ def second_product(active: Tensor, w2: Tensor, routing: Routing, tile: Tile, cha
     moe_products.down[(tile.programs(tiles, active.device),)](
         TensorDescriptor.from_tensor(active, [routing.rows, tile.depth]),
         TensorDescriptor.from_tensor(w2, [1, tile.columns, tile.depth]),
-        routing.block_expert, routing.used, rows, hidden, inter, routing.rows, tile.columns, tile.depth, tile.swapped,
-        tile.lasting > 0, chained, num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
+        routing.block_expert, routing.used, _target(rows, routing, tile), hidden, inter, routing.rows,
+        tile.columns, tile.depth, tile.swapped, tile.lasting > 0, tile.copied, chained,
+        num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
     )  # fmt: skip
     return rows
 
@@ -124,6 +128,10 @@ def combine(rows: Tensor, routing: Routing, out: Tensor, chained: bool = False) 
         rows, routing.place, routing.weights, out, hidden, top, columns, chained, num_warps=max(1, columns // 256),
         **_early(chained),
     )  # fmt: skip
+
+
+def _target(rows: Tensor, routing: Routing, tile: Tile) -> Any:
+    return TensorDescriptor.from_tensor(rows, [routing.rows, tile.columns]) if tile.copied else rows
 
 
 def _early(chained: bool) -> dict[str, bool]:

@@ -18,9 +18,10 @@ from keyeloop.model_backend.kernels.jit.moe_route import follow
 def gate_up(
     x, w13, pairs, block_expert, used, out, tokens, x_stride, hidden, inter,
     TOP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr,
-    JOINED: tl.constexpr, SWAPPED: tl.constexpr, LASTING: tl.constexpr, CHAINED: tl.constexpr,
+    JOINED: tl.constexpr, SWAPPED: tl.constexpr, LASTING: tl.constexpr, COPIED: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):  # fmt: skip
-    """``silu(x @ gate) * (x @ up)`` of sorted places, tile after tile."""
+    """``silu(x @ gate) * (x @ up)`` of sorted places, tile after tile; where COPIED, ``out`` is a descriptor."""
     follow(CHAINED)
     tiles = tl.cdiv(inter, COLUMNS)
     row, depth, lane = tl.arange(0, ROWS), tl.arange(0, DEPTH), tl.arange(0, COLUMNS)
@@ -57,20 +58,23 @@ def gate_up(
                 gate, up = tl.split(tl.permute(tl.reshape(total, (ROWS, 2, COLUMNS)), (0, 2, 1)))
         else:
             gate, up = total, other
-        active = (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty)
+        active = (gate / (1.0 + tl.exp(-gate)) * up).to(w13.dtype)
         if SWAPPED:
             active = tl.trans(active)
-        at = out + place[:, None] * inter + (column + lane)[None, :]
-        tl.store(at, active, mask=(column + lane < inter)[None, :])
+        if COPIED:
+            out.store([block * ROWS, column], active)
+        else:
+            at = out + place[:, None] * inter + (column + lane)[None, :]
+            tl.store(at, active, mask=(column + lane < inter)[None, :])
 
 
 @triton.jit
 def down(
     active, w2, block_expert, used, out, hidden, inter,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, SWAPPED: tl.constexpr, LASTING: tl.constexpr,
-    CHAINED: tl.constexpr,
+    COPIED: tl.constexpr, CHAINED: tl.constexpr,
 ):  # fmt: skip
-    """``active @ down`` of sorted places, tile after tile."""
+    """``active @ down`` of sorted places, tile after tile; where COPIED, ``out`` is a descriptor."""
     follow(CHAINED)
     tiles = tl.cdiv(hidden, COLUMNS)
     row, lane = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
@@ -85,11 +89,14 @@ def down(
                 total = tl.dot(weight, tl.trans(some), total, input_precision="ieee")
             else:
                 total = tl.dot(some, tl.trans(weight), total, input_precision="ieee")
-        result = total.to(out.dtype.element_ty)
+        result = total.to(w2.dtype)
         if SWAPPED:
             result = tl.trans(result)
-        at = out + (block.to(tl.int64) * ROWS + row)[:, None] * hidden + (column + lane)[None, :]
-        tl.store(at, result, mask=(column + lane < hidden)[None, :])
+        if COPIED:
+            out.store([block * ROWS, column], result)
+        else:
+            at = out + (block.to(tl.int64) * ROWS + row)[:, None] * hidden + (column + lane)[None, :]
+            tl.store(at, result, mask=(column + lane < hidden)[None, :])
 
 
 @triton.jit
