@@ -99,8 +99,9 @@ def first_product(x: Tensor, w13: Tensor, routing: Routing, tile: Tile, chained:
     tiles = blocks * triton.cdiv(inter, tile.columns)
     moe_products.gate_up[(tile.programs(tiles, x.device),)](
         x, weights, routing.pairs, routing.block_expert, routing.used, _target(active, routing, tile),
-        tokens, x.stride(0), hidden, inter, top, routing.rows, tile.columns, tile.depth, hidden % tile.depth == 0, tile.joined, tile.swapped, tile.lasting > 0,
-        tile.copied, chained, num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
+        tokens, x.stride(0), hidden, inter, top, routing.rows, tile.columns, tile.depth, hidden % tile.depth == 0,
+        tile.joined, tile.swapped, tile.lasting > 0, tile.copied, chained,
+        num_warps=tile.warps, num_stages=tile.stages, **_early(chained),
     )  # fmt: skip
     return active
 
