@@ -17,8 +17,7 @@ from keyeloop.model_backend.kernels.jit.attention import Cut
 
 USUAL = Cut(2, 64, 4, 2, turned=False)
 MANY = (
-    USUAL, Cut(4, 32, 1, 2), Cut(4, 32, 2, 3, turned=False), Cut(4, 32, 2, 2), Cut(4, 64, 4, 2, turned=False),
-    Cut(8, 32, 1, 2), Cut(4, 64, 2, 2), Cut(4, 32, 1, 3),
+    USUAL, Cut(2, 64, 4, 2), Cut(2, 64, 4, 3, turned=False), Cut(4, 32, 1, 2), Cut(2, 32, 2, 3), Cut(2, 64, 2, 3),
 )  # fmt: skip
 FEW = (Cut(32, 64, 4, 2, turned=False), Cut(32, 64, 2, 2), Cut(32, 32, 1, 2), Cut(32, 64, 4, 2))
 Row = dict[str, object]

@@ -22,12 +22,13 @@ CHOICE = ROOM | {"LEAST": 0, "FILL": 1024}
 ATTENTION = {"KV_HEADS": 4, "GROUP": 8, "DIM": 128, "DIM_WIDE": 128}
 SCORING = {"HEADS": 16, "HEADS_WIDE": 16, "DIM": 64, "DIM_WIDE": 64}
 GATHER = {"GROUP_WIDE": 16, "LOOK": 1024}
-UNION = {"CHUNK": 1024, "PIECE": 8192, "PAD": 128, "SAMPLE": 16}
+UNION = {"TILE": 2048, "PIECE": 8192, "PAD": 128, "SAMPLE": 16}
 LISTS = {
     "slots": "*i32",
     "masks": "*u8",
     "lengths": "*i32",
     "seen": "*u8",
+    "planes": "*u8",
     "ranks": "*i64",
     "share": "fp32",
     "scale": "fp32",
@@ -56,7 +57,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
     "decode, turned": ("attention", "_attend_turned", ATTENTION | GATHER | {"GROUP_WIDE": 8, "KEYS": 64,
                        "SHARED": True, "BLOCK": 0}, {"scale": "fp32", "out": "*fp32", "taken": "*i32"}, 4),
     "united, 8": ("union", "_unite", UNION | {"QUERIES": 8}, LISTS, 16),
-    "united, 16": ("union", "_unite", UNION | {"QUERIES": 16}, LISTS | {"seen": "*i16", "masks": "*i16"}, 16),
+    "united, 16": ("union", "_unite", UNION | {"QUERIES": 16}, LISTS | {"masks": "*i16"}, 16),
     "block of 8": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 8, "KEYS": 64},
                    LISTS | {"out": "*bf16"}, 4),
     "block of 16": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 16, "KEYS": 64},
@@ -65,7 +66,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
                 {"x": "*bf16", "slots": "*i64", "values": "*u8", "rows": "i32", "root": "fp32"}, 4),
     "stored": ("rounding", "_store_rows", {"DIM": 64, "WIDE": 64, "ROWS": 16},
                {"x": "*bf16", "slots": "*i64", "values": "*bf16", "rows": "i32"}, 4),
-    "few": ("few", "choose_few", {"SPLITS": 64, "BLOCK": 1024, "SAMPLE": 4096, "ROOM": 8192, "FILL": 1024, "LANES": 32},
+    "few": ("few", "choose_few", ROOM | {"SPLITS": 64, "BLOCK": 2048, "SAMPLE": 4096, "FILL": 1024, "LANES": 128},
             {"scores": "*fp32", "arrived": "*i32", "listed": "*i32"}, 16),
     "combined": ("attention", "_combine", {"DIM": 128, "DIM_WIDE": 128, "MOST": 32}, {"out": "*bf16"}, 4),
 }  # fmt: skip

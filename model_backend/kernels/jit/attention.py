@@ -219,7 +219,9 @@ def gather(
         num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     if cut.splits > 1:
-        _combine[(tokens * heads,)](parts, peaks, sums, out, cut.splits, dim, dim_wide, MAX_SPLITS, num_warps=4)
+        _combine[(tokens * heads,)](
+            parts, peaks, sums, out, cut.splits, dim, dim_wide, cut.splits, num_warps=1 if cut.splits <= 4 else 4
+        )
 
 
 def _cut(programs: int, chosen: int, dtype: torch.dtype, *, whole: bool) -> Cut:
@@ -229,4 +231,4 @@ def _cut(programs: int, chosen: int, dtype: torch.dtype, *, whole: bool) -> Cut:
         splits = int(triton.next_power_of_2(most))
     if dtype == torch.float32:
         return Cut(splits, 32, 4, 1)
-    return Cut(splits, 32, 1, 2) if splits == 1 else Cut(splits, 64, 4, 2)
+    return Cut(splits, 16, 1, 3) if splits == 1 else Cut(splits, 64, 4, 2, turned=False)

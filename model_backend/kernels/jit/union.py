@@ -1,8 +1,8 @@
 """Triton: the places that adjacent queries chose, each once, with a mask of who chose it.
 
-A program takes a block of queries. Every place has a cell of scratch memory in which each query sets its bit; a count
-over the cells in order then gives each place its rank, and the lowest query that chose it writes it there. Cells are
-left zero for the next block. Costs little beyond reading the choices and one pass over the cells.
+A program takes a block of queries. Every chosen place is marked in scratch memory, a count over the marks in order
+gives each place its rank, and every choice then leaves its place and its query's mark at that rank. Scratch memory is
+left clean for the next block. Costs little beyond reading the choices twice and one pass over the marks.
 
 A block's queries may be of several requests: each run of one request makes a list of its own, behind the one before.
 """
@@ -21,7 +21,7 @@ PROGRAMS = 264
 PAD = 128
 """Lists are filled up to a multiple of this with places that nobody chose, so that they are read without bounds."""
 PIECE = 8192
-CHUNK = 1024
+TILE = 2048
 WARPS = 16
 SAMPLE = 16
 """Choices of each query that the first guess of a block's overlap rests on."""
@@ -80,72 +80,83 @@ def _distinct(positions, rows, first, tokens, chosen, steps, QUERIES: tl.constex
 
 @triton.jit(do_not_specialize=["tokens", "blocks", "chosen", "steps"], do_not_specialize_on_alignment=["rows"])
 def _unite(
-    positions, rows, table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen, steps,
+    positions, rows, table, seen, ranks, planes, slots, masks, lengths, share, tokens, blocks, chosen, steps,
     table_stride, seen_stride, rank_stride, room,
-    QUERIES: tl.constexpr, CHUNK: tl.constexpr, PIECE: tl.constexpr, PAD: tl.constexpr, SAMPLE: tl.constexpr,
+    QUERIES: tl.constexpr, TILE: tl.constexpr, PIECE: tl.constexpr, PAD: tl.constexpr, SAMPLE: tl.constexpr,
 ):  # fmt: skip
     WORDS: tl.constexpr = PIECE // 32
     program, programs = tl.program_id(0), tl.num_programs(0)
     seen += program.to(tl.int64) * seen_stride
     ranks += program.to(tl.int64) * rank_stride
-    lane = tl.arange(0, CHUNK)
-    kind = seen.dtype.element_ty
+    planes += program.to(tl.int64) * room * QUERIES
+    lane, bit = tl.arange(0, TILE), tl.arange(0, 32).to(tl.uint32)
+    flag = seen.dtype.element_ty
+    kind = masks.dtype.element_ty
     for block in range(program, blocks, programs):
         first = tl.zeros((), tl.int64) + block * QUERIES
         total = tl.zeros((), tl.int32)
         guess = _distinct(positions, rows, first, tokens, chosen, steps, QUERIES, SAMPLE)
         if guess <= share + 0.1:
-            out = first // QUERIES * room
+            chose, out = positions + first * chosen, first // QUERIES * room
             ends = tl.minimum(first + QUERIES, tokens)
             begin = tl.zeros((), tl.int32)
-            count = tl.zeros((CHUNK,), tl.int32)
-            last = tl.full((CHUNK,), -1, tl.int32)
+            count = tl.zeros((TILE,), tl.int32)
             for number in range(QUERIES):
-                token = first + number
-                row = tl.load(rows + token, mask=token < tokens, other=-1)
-                following = tl.load(rows + token + 1, mask=token + 1 < ends, other=-1)
-                chose, stop = positions + token * chosen, tl.where(token < tokens, chosen, 0)
-                for start in range(0, chosen, CHUNK):
-                    inside = start + lane < stop
-                    place = tl.load(chose + start + lane, mask=inside, other=-1)
-                    there = place >= 0
-                    mask = tl.load(seen + place, mask=there, other=0).to(tl.int32)
-                    tl.store(seen + place, (mask | (1 << number)).to(kind), mask=there)
-                    count += there.to(tl.int32)
-                    last = tl.maximum(last, place)
-                tl.debug_barrier()
+                row = tl.load(rows + first + number, mask=first + number < ends, other=-1)
+                following = tl.load(rows + first + number + 1, mask=first + number + 1 < ends, other=-1)
                 if following != row:
-                    limit = tl.max(last, 0) + 1
-                    last = tl.full((CHUNK,), -1, tl.int32)
-                    for start in range(0, limit, PIECE):
+                    stop = (number + 1) * chosen
+                    last = tl.full((TILE,), -1, tl.int32)
+                    for start in range(begin * chosen, stop, TILE):
+                        place = tl.load(chose + start + lane, mask=start + lane < stop, other=-1)
+                        there = place >= 0
+                        known = tl.load(seen + place, mask=there, other=1)
+                        tl.store(seen + place, tl.full((TILE,), 1, flag), mask=known == 0)
+                        count += there.to(tl.int32)
+                        last = tl.maximum(last, place)
+                    tl.debug_barrier()
+                    before = total
+                    for start in range(0, tl.max(last, 0) + 1, PIECE):
                         cells = tl.load(seen + start + tl.arange(0, PIECE))
-                        used = tl.reshape((cells != 0).to(tl.uint32), (WORDS, 32))
-                        word = tl.sum(used << tl.arange(0, 32).to(tl.uint32)[None, :], 1)
+                        used = tl.reshape(cells.to(tl.uint32), (WORDS, 32))
                         held = tl.sum(used, 1).to(tl.int32)
                         rank = total + tl.cumsum(held, 0) - held
                         total += tl.sum(held, 0)
-                        packed = (rank.to(tl.int64) << 32) | word.to(tl.int64)
+                        packed = (rank.to(tl.int64) << 32) | tl.sum(used << bit[None, :], 1).to(tl.int64)
                         tl.store(ranks + start // 32 + tl.arange(0, WORDS), packed)
+                    if total <= room:
+                        for start in range(before, total, TILE):
+                            for query in tl.static_range(QUERIES):
+                                plane = planes + query * room + start + lane
+                                tl.store(plane, tl.zeros((TILE,), flag), mask=start + lane < total)
                     tl.debug_barrier()
-                    own = table + row.to(tl.int64) * table_stride
-                    for other in range(begin, number + 1):
-                        token = first + other
-                        chose, stop = positions + token * chosen, tl.where(token < tokens, chosen, 0)
-                        for start in range(0, chosen, CHUNK):
-                            inside = start + lane < stop
-                            place = tl.load(chose + start + lane, mask=inside, other=-1)
-                            there = place >= 0
-                            mask = tl.load(seen + place, mask=there, other=0).to(tl.int32)
-                            owns = there & (mask != 0) & ((mask & ((1 << other) - 1)) == 0)
+                    for start in range(begin * chosen, stop, TILE):
+                        place = tl.load(chose + start + lane, mask=start + lane < stop, other=-1)
+                        there = place >= 0
+                        if total <= room:
                             cell = tl.maximum(place, 0)
-                            packed = tl.load(ranks + cell // 32, mask=owns, other=0)
+                            packed = tl.load(ranks + cell // 32, mask=there, other=0)
                             below = packed.to(tl.uint32) & ((1 << (cell % 32).to(tl.uint32)) - 1)
                             index = (packed >> 32).to(tl.int32) + _ones(below).to(tl.int32)
-                            kept = owns & (index < room)
-                            slot = tl.load(own + place, mask=kept, other=0)
-                            tl.store(slots + out + index, slot, mask=kept)
-                            tl.store(masks + out + index, mask.to(kind), mask=kept)
-                            tl.store(seen + place, tl.zeros((CHUNK,), kind), mask=owns)
+                            tl.store(slots + out + index, place, mask=there)
+                            plane = planes + (start + lane) // chosen * room + index
+                            tl.store(plane, tl.full((TILE,), 1, flag), mask=there)
+                        else:
+                            tl.store(seen + place, tl.zeros((TILE,), flag), mask=there)
+                    tl.debug_barrier()
+                    if total <= room:
+                        own = table + row.to(tl.int64) * table_stride
+                        for start in range(before, total, TILE):
+                            index = start + lane
+                            inside = index < total
+                            mask = tl.zeros((TILE,), tl.int32)
+                            for query in tl.static_range(QUERIES):
+                                held = tl.load(planes + query * room + index, mask=inside, other=0)
+                                mask |= held.to(tl.int32) << query
+                            place = tl.load(slots + out + index, mask=inside, other=0)
+                            tl.store(slots + out + index, tl.load(own + place, mask=inside, other=0), mask=inside)
+                            tl.store(masks + out + index, mask.to(kind), mask=inside)
+                            tl.store(seen + place, tl.zeros((TILE,), flag), mask=inside)
                     tl.debug_barrier()
                     begin = number + 1
             fits = (total <= room) & (total <= share * tl.sum(count, 0).to(tl.float32))
@@ -186,12 +197,13 @@ def unite(
         wide = slot_table.shape[1]
         cells = triton.cdiv(wide if width is None else max(1, min(wide, width)), PIECE) * PIECE
         programs = min(blocks, PROGRAMS)
-        seen = torch.zeros(programs, cells, dtype=kind, device=device)
+        seen = torch.zeros(programs, cells, dtype=torch.uint8, device=device)
         ranks = torch.empty(programs, cells // 32, dtype=torch.int64, device=device)
+        planes = torch.empty(programs, queries, room, dtype=torch.uint8, device=device)
         _unite[(programs,)](
-            positions, query_row, slot_table, seen, ranks, slots, masks, lengths, share, tokens, blocks, chosen,
-            chosen.bit_length(), slot_table.stride(0), cells, cells // 32, room, queries,
-            min(CHUNK, triton.next_power_of_2(chosen)), PIECE, PAD, SAMPLE, num_warps=WARPS,
+            positions, query_row, slot_table, seen, ranks, planes, slots, masks, lengths, share, tokens, blocks,
+            chosen, chosen.bit_length(), slot_table.stride(0), cells, cells // 32, room, queries,
+            min(TILE, triton.next_power_of_2(queries * chosen)), PIECE, PAD, SAMPLE, num_warps=WARPS,
         )  # fmt: skip
     else:
         lengths.zero_()

@@ -33,7 +33,7 @@ class Tiling:
     stages: int
 
 
-TILING = Tiling(8, 64, 4, 3)
+TILING = Tiling(8, 32, 4, 4)
 EXACT_TILING = Tiling(8, 32, 4, 1)
 """For float32, whose products take no matrix units."""
 
