@@ -20,12 +20,12 @@ QUERIES, CONTEXT, BATCH = 4096, 131072, 64
 GOAL_MS = 1.05
 TORCH_QUERIES = 64
 TILES = (
+    Tile(16, 64, 4, 5),
+    Tile(8, 64, 4, 5),
     Tile(16, 64, 4, 3),
-    Tile(8, 64, 4, 3),
-    Tile(16, 128, 8, 3),
-    Tile(8, 128, 4, 3),
-    Tile(8, 128, 8, 3),
-    Tile(32, 64, 8, 3),
+    Tile(8, 128, 4, 5),
+    Tile(16, 128, 8, 5),
+    Tile(32, 64, 8, 5),
 )
 Row = dict[str, object]
 

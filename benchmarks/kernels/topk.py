@@ -24,7 +24,7 @@ GIVEN = (4096, 131072)
 LONG: tuple[tuple[IndexerMode, int, int, float | None], ...] = (
     ("fp8", 8192, 262144, 5.5), ("fp8", 2048, 131072, None), ("exact", 2048, 131072, None), ("fp8", 2048, 32768, None)
 )  # fmt: skip
-TILES = (Tile(8, 64, 4, 3), Tile(16, 128, 8, 3), Tile(8, 128, 4, 3))
+TILES = (Tile(8, 64, 4, 5), Tile(16, 64, 4, 3), Tile(8, 128, 4, 5))
 DECODING = (64, 131072)
 Row = dict[str, object]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import gate
 from keyeloop.model_backend.kernels.jit.ordering import failed
-from keyeloop.model_backend.kernels.jit.scores import Scoring, Tile, run_from, scores, tile_of
-from keyeloop.model_backend.kernels.jit.tile import asked, scored
+from keyeloop.model_backend.kernels.jit.scores import Scoring, Tile, run_from, scores, slot_of, tile_of
+from keyeloop.model_backend.kernels.jit.tile import asked, scales_of, scored
 
 PROGRAMS = 2112
 LIST_PARTS = 4
@@ -45,11 +45,16 @@ def _mark(
         start = split * share
         stop = tl.minimum(start + share, length)
         line = table + this.to(tl.int64) * table_stride
+        place = start + tl.arange(0, KEYS)
+        scale = scales_of(scales, slot_of(line, place, length), SCALED, NATIVE)
+        ahead = slot_of(line, place + KEYS, length)
         for begin in range(start, stop, KEYS):
             place = begin + tl.arange(0, KEYS)
-            slot = tl.load(line + tl.minimum(place, length - 1)).to(tl.int64)
+            following = scales_of(scales, ahead, SCALED, NATIVE)
+            ahead = slot_of(line, place + 2 * KEYS, length)
+            slot = slot_of(line, place, length)
             total = scored(
-                queries, weight, keys, scales, slot, key_stride, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, KEYS, SCALED,
+                queries, weight, keys, scale, slot, key_stride, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, KEYS, SCALED,
                 NATIVE,
             )  # fmt: skip
             passes = ((total < least[None, :]) == 0) & (place[:, None] <= position[None, :])
@@ -59,6 +64,7 @@ def _mark(
                 marks + own[None, :].to(tl.int64) * mark_stride + index[:, None], word.to(tl.int16),
                 mask=position[None, :] >= 0,
             )  # fmt: skip
+            scale = following
 
 
 @triton.jit(do_not_specialize=["tokens", "topk"], do_not_specialize_on_alignment=["rows", "positions"])
@@ -86,8 +92,9 @@ def _score_listed(
                 number = begin + tl.arange(0, KEYS)
                 place = tl.load(passing + tl.minimum(number, count - 1))
                 slot = tl.load(line + place).to(tl.int64)
+                scale = scales_of(scales, slot, SCALED, NATIVE)
                 total = scored(
-                    queries, weight, keys, scales, slot, key_stride, HEADS_WIDE, DIM, DIM_WIDE, 1, KEYS, SCALED, NATIVE
+                    queries, weight, keys, scale, slot, key_stride, HEADS_WIDE, DIM, DIM_WIDE, 1, KEYS, SCALED, NATIVE
                 )
                 tl.store(found + number, tl.reshape(total, (KEYS,)), mask=number < stop)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit.ordering import failed, sampled_place
-from keyeloop.model_backend.kernels.jit.tile import asked, scored
+from keyeloop.model_backend.kernels.jit.tile import asked, scales_of, scored
 
 PROGRAMS = 2112
 """Programs that keep a GPU busy; work is split over keys until there are as many."""
@@ -38,6 +38,12 @@ def run_from(rows, own, row, position, at, end):
     this = tl.load(rows + at)
     after = tl.min(tl.where((own > at) & (row != this), own, end), 0)
     return this, tl.where((own >= at) & (own < after), position, -1), after
+
+
+@triton.jit
+def slot_of(line, place, length):
+    """Slots of places; of the last one for places from ``length`` on."""
+    return tl.load(line + tl.maximum(tl.minimum(place, length - 1), 0)).to(tl.int64)
 
 
 @triton.jit(do_not_specialize=["tokens", "topk", "room"], do_not_specialize_on_alignment=["rows", "positions"])
@@ -65,18 +71,24 @@ def _score(
         start = split * share
         stop = tl.minimum(start + share, count)
         line = table + this.to(tl.int64) * table_stride
+        index = start + tl.arange(0, KEYS)
+        scale = scales_of(scales, slot_of(line, sampled_place(index, STEP), length), SCALED, NATIVE)
+        ahead = slot_of(line, sampled_place(index + KEYS, STEP), length)
         for begin in range(start, stop, KEYS):
             index = begin + tl.arange(0, KEYS)
             place = sampled_place(index, STEP)
-            slot = tl.load(line + tl.minimum(place, length - 1)).to(tl.int64)
+            following = scales_of(scales, ahead, SCALED, NATIVE)
+            ahead = slot_of(line, sampled_place(index + 2 * KEYS, STEP), length)
+            slot = slot_of(line, place, length)
             total = scored(
-                queries, weight, keys, scales, slot, key_stride, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, KEYS, SCALED,
+                queries, weight, keys, scale, slot, key_stride, HEADS_WIDE, DIM, DIM_WIDE, QUERIES, KEYS, SCALED,
                 NATIVE,
             )  # fmt: skip
             tl.store(
                 scores + own[None, :].to(tl.int64) * score_stride + index[:, None], total,
                 mask=place[:, None] <= position[None, :],
             )  # fmt: skip
+            scale = following
 
 
 @dataclass(frozen=True)
@@ -111,12 +123,12 @@ class Scoring:
         return cls(tensors, shape, scales is not None, native)
 
     def tile(self, one_each: bool) -> Tile:
-        """What was fastest on an H200."""
+        """Of 16 queries with 64 keys few threads hold all heads; five stages keep two tiles of keys on their way."""
         wide = self.tensors[2].dtype == torch.float32
         if one_each:
             return Tile(1, 32 if wide else 128, 4, 2 if wide else 3)
         queries = max(4, min(16, 256 // self.shape[1]))
-        return Tile(queries, 32 if wide else 64, 4, 2 if wide else 3)
+        return Tile(queries, 32 if wide else 64, 4, 2 if wide else 5)
 
 
 def scores(

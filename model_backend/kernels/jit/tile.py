@@ -65,12 +65,27 @@ def _add_heads(dots, weight, total, SCALED: tl.constexpr):
 
 
 @triton.jit
+def scales_of(scales, slot, SCALED: tl.constexpr, NATIVE: tl.constexpr):
+    """What :func:`scored` multiplies scores of the keys in ``slot`` with; zeros where keys have no scales."""
+    if SCALED:
+        scale = tl.load(scales + slot)
+        if not NATIVE:
+            scale *= 65536.0
+    else:
+        scale = tl.zeros(slot.shape, tl.float32)
+    return scale
+
+
+@triton.jit
 def scored(
-    queries, weight, keys, scales, slot, key_stride,
+    queries, weight, keys, scale, slot, key_stride,
     HEADS_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, SCALED: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
-    """Scores [KEYS, QUERIES] of the keys in the slots ``slot`` [KEYS] int64, all of which must exist."""
+    """Scores [KEYS, QUERIES] of the keys in the slots ``slot`` [KEYS] int64, all of which must exist.
+
+    Their ``scale`` [KEYS] is given, so that a loop can read it a step ahead: reading it takes two steps itself.
+    """
     LANES: tl.constexpr = 4 if QUERIES >= 4 else 1
     HALF: tl.constexpr = HEADS_WIDE // 2
     dims = tl.arange(0, DIM_WIDE)
@@ -84,8 +99,5 @@ def scored(
     apart = tl.permute(tl.reshape(weight, (1, QUERIES // LANES, HALF, LANES, 2)), (0, 1, 3, 2, 4))
     total = _add_heads(dots, tl.reshape(apart, (1, QUERIES, HEADS_WIDE)), tl.zeros((KEYS, QUERIES), tl.float32), SCALED)
     if SCALED:
-        scale = tl.load(scales + slot)
-        if not NATIVE:
-            scale *= 65536.0
         total *= scale[:, None]
     return total
