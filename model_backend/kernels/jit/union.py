@@ -23,6 +23,8 @@ PAD = 128
 PIECE = 8192
 TILE = 2048
 WARPS = 16
+MARGIN = tl.constexpr(0.02)
+"""How far above the share a guess may lie: some guesses are too high."""
 SAMPLE = 16
 """Choices of each query that the first guess of a block's overlap rests on."""
 
@@ -96,7 +98,7 @@ def _unite(
         first = tl.zeros((), tl.int64) + block * QUERIES
         total = tl.zeros((), tl.int32)
         guess = _distinct(positions, rows, first, tokens, chosen, steps, QUERIES, SAMPLE)
-        if guess <= share + 0.1:
+        if guess <= share + MARGIN:
             chose, out = positions + first * chosen, first // QUERIES * room
             ends = tl.minimum(first + QUERIES, tokens)
             begin = tl.zeros((), tl.int32)
