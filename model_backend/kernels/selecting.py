@@ -15,7 +15,7 @@ SCORE_BYTES = 512 << 20
 """Size that the score buffer may have (one query's row at the least); bounds memory, never changes a result."""
 QUERIES_AT_ONCE = 8192
 """Bounds what selection counts in."""
-FUSED_TOKENS, FUSED_WIDTH = 1024, 32768
+FUSED_TOKENS, FUSED_WIDTH = 1024, 65536
 """From so many queries and places on, scores are not kept: :mod:`~keyeloop.model_backend.kernels.jit.fused`."""
 FUSED_BYTES = 256 << 20
 """Memory for what is kept instead; bounds how many queries are done at a time."""

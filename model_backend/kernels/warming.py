@@ -17,8 +17,8 @@ QUERIES = ((1, True), (64, True), (16, False), (64, False), (300, False), (600, 
 """Numbers of queries, and whether each is of another request: every way in which work is shared among programs."""
 WIDTHS = (1, 16, 9000)
 """Tokens beyond ``topk`` that the longest request has: few enough for one program, and more."""
-LONG_TOKENS, LONG_WIDTHS = 1024, (32768, 65552)
-"""Queries and tokens of prompts whose selection keeps no scores, by the smaller sample and the larger."""
+LONG_TOKENS, LONG_WIDTHS = 1024, (65536, 65552, 131088)
+"""Queries and tokens of prompts whose selection keeps no scores, by each size of their samples."""
 logger = logging.getLogger(__name__)
 
 
