@@ -42,8 +42,9 @@ def run_from(rows, own, row, position, at, end):
 
 @triton.jit
 def slot_of(line, place, length):
-    """Slots of places; of the last one for places from ``length`` on."""
-    return tl.load(line + tl.maximum(tl.minimum(place, length - 1), 0)).to(tl.int64)
+    """Slots of places; of the last one for places from ``length`` on; slot 0, unread, where there are none."""
+    known = tl.load(line + tl.minimum(place, length - 1), mask=place * 0 + length > 0, other=0)
+    return known.to(tl.int64)
 
 
 @triton.jit(do_not_specialize=["tokens", "topk", "room"], do_not_specialize_on_alignment=["rows", "positions"])
