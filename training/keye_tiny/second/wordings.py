@@ -46,8 +46,11 @@ POINTED = (
     "{when} one reads {a_name} on the board. {ask}", "{a_name} is to be seen on the board {when}. {ask}",
     "{when} {a_name} is up on the board. {ask}",
     "you find {a_name} on the board {when}. {ask}", "{a_name} was put on the board {when}. {ask}",
+    "there is a {kind} on the board {when}. {ask}", "{when} there is {a_name} on the board. {ask}",
+    "on the board {when} there is a {kind}. {ask}", "there are letters on the board {when}. {ask}",
+    "is there a {kind} on the board {when}? {ask}", "there we see {a_name} {when}. {ask}",
 )  # fmt: skip
-"""Two parts: where the thing is named, and what is asked of it."""
+"""Two parts: where the thing is named, and what is asked of it. *There* must not make it a question of *where*."""
 OF_IT = (
     "what is the {noun} of {it}?", "what is its {noun}?", "{verb} its {noun}{end}", "{verb} the {noun} of {it}{end}",
     "of {it}, {verb} the {noun}{end}", "the {noun} of {it}?", "{its} {noun}?", "{its} {noun} is what?", "{noun}?",
