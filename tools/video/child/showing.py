@@ -6,16 +6,22 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from keyeloop.tools.video.child.ahead import ahead
 from keyeloop.tools.video.child.picture import Pixels
 from keyeloop.tools.video.child.recent import Shown
 from keyeloop.tools.video.child.video import VideoReader
 
 SHARES = 4
 """Stretches of moments for each reader: whoever is done takes the next, so that all are done at about the same time."""
+WAITING_FRAMES, WAITING_BYTES = 3, 16 << 20
+"""What a single reader decodes at most while the frame before is drawn and sent."""
 READERS_A_DRAWING = 4
 """Making a picture of a decoded frame takes little time and much memory, so few do it at once."""
+
+Look: TypeAlias = "tuple[int, Shown]"
+"""What is on screen at the moment asked for in a place."""
 
 
 class Wish(NamedTuple):
@@ -41,21 +47,30 @@ def shots(reader: VideoReader, times_s: Sequence[float], wish: Wish, readers: in
 
     No two frames that are the same come within a stretch, which is all moments for one reader. Raises Unusable.
     """
-    readers = min(readers, reader.useful_readers())
+    if readers > 1:
+        readers = min(readers, reader.useful_readers())
     if readers < 2:
-        yield from _stretch(reader, range(len(times_s)), times_s, wish, nullcontext())
+        looks = _looks(reader, range(len(times_s)), times_s, wish)
+        if len(times_s) > 1:
+            frame_bytes = reader.facts.width * reader.facts.height * 3 // 2
+            looks = ahead(looks, max(1, min(WAITING_FRAMES, WAITING_BYTES // frame_bytes)))
+        yield from _drawn(reader, looks, wish, nullcontext())
         return
     with reader.one_thread():
         yield from _side_by_side(reader, times_s, wish, readers)
 
 
-def _stretch(
-    reader: VideoReader, places: range, times_s: Sequence[float], wish: Wish, drawing: AbstractContextManager[object]
-) -> Iterator[Shot]:
+def _looks(reader: VideoReader, places: range, times_s: Sequence[float], wish: Wish) -> Iterator[Look]:
     look: Callable[[float], Shown] = reader.key_frame if wish.keys else reader.shown
-    known: set[float] = set()
     for place in places:
-        shown = look(times_s[place])
+        yield place, look(times_s[place])
+
+
+def _drawn(
+    reader: VideoReader, looks: Iterator[Look], wish: Wish, drawing: AbstractContextManager[object]
+) -> Iterator[Shot]:
+    known: set[float] = set()
+    for place, shown in looks:
         new = shown.time_s not in known
         known.add(shown.time_s)
         with drawing:
@@ -74,7 +89,7 @@ def _side_by_side(reader: VideoReader, times_s: Sequence[float], wish: Wish, rea
     def work(own: VideoReader) -> None:
         try:
             for places in stretches:
-                for shot in _stretch(own, places, times_s, wish, drawing):
+                for shot in _drawn(own, _looks(own, places, times_s, wish), wish, drawing):
                     room.acquire()  # as many pictures wait to be sent as there are readers
                     if over.is_set():
                         return

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from keyeloop.tools.video.child.container import MAX_THREADS, open_container, video_stream
+from keyeloop.tools.video.child.unbuilt import is_unbuilt, length_bytes
 
 FIRST_STEP_BACK_S = 1.0
 SEEK_COST_FRAMES = 8
@@ -43,6 +44,7 @@ class Tape:
         self._container = open_container(fd, demuxer)
         self.stream = video_stream(self._container, threads)
         self.tick = self.stream.time_base or Fraction(1, av.time_base)
+        self._length_bytes = length_bytes(self.stream.codec_context.name, self.stream.codec_context.extradata)
         self._fed_ticks = 0
         self._at_start = True
 
@@ -115,6 +117,8 @@ class Tape:
         """Frames that come out of the decoder for a packet; ``sparing`` leaves out one that no other is built on."""
         if packet.dts is not None:
             self._fed_ticks = packet.dts
+        if sparing and is_unbuilt(memoryview(packet), self._length_bytes):
+            return []  # the decoder would leave it out as well, after waking a thread for it
         self.stream.codec_context.skip_frame = "NONREF" if sparing else "DEFAULT"
         try:
             return [frame for frame in self.stream.decode(packet) if frame.pts is not None]
