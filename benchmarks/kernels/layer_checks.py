@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from keyeloop.model_backend.kernels import ops, reference
+from keyeloop.model_backend.kernels import ops, reference, selecting
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import scores as scoring
 from keyeloop.model_backend.kernels.jit import topk as selection
-from keyeloop.model_backend.kernels.jit.gate import sampled_places
+from keyeloop.model_backend.kernels.jit.gate import sample_of
+from keyeloop.model_backend.kernels.jit.ordering import sampled_places
 
 GPU = torch.device("cuda")
 HEADS, KV_HEADS, HEAD_DIM, INDEX_HEADS, INDEX_DIM, TOPK = 32, 4, 128, 16, 64, 2048
@@ -159,7 +160,7 @@ def check_topk() -> list[Row]:
     zeros = torch.where(base > 3.0, base, torch.where(base > 0, 0.0, -0.0))
     places = torch.arange(width, device=GPU)
     sampled = torch.zeros(width, dtype=torch.bool, device=GPU)
-    sampled[sampled_places(width, selection.LARGEST_ROOM).to(GPU)] = True
+    sampled[sampled_places(width, sample_of(width)[1]).to(GPU)] = True
     cases = {
         "normal": base, "all in one coarse bin": narrow, "all equal": torch.ones_like(base), "mostly +-0": zeros,
         "negative": -base.abs() - 1, "NaN and infinities": odd, "last bits": 1.0 + (base * 50).round() * 2.0**-23,
@@ -224,6 +225,35 @@ def check_select() -> list[Row]:
                         slack = 2 * bound.max()
                         fits &= bool((exact[got] >= least - slack).all() and (exact[out] <= least + slack).all())
             table.append({"case": case.name, "mode": mode, "overlap": same / max(1, total), "ok": fits})
+    return table
+
+
+def check_fused() -> list[Row]:
+    """Selection without scores in memory must choose what selection by parts does, with gates that miss as well."""
+    table = []
+    for mode in ("exact", "fp8"):
+        for name in ("normal", "all equal", "a query of NaN", "negative", "whole numbers"):
+            problem = Problem(Case("", (131073, 2049, 40000), (24, 17, 40), padding=3), mode)
+            if name == "all equal":
+                problem.weights[::2] = 0.0
+            elif name == "a query of NaN":
+                problem.weights[1] = torch.nan
+            elif name == "negative":
+                problem.weights.abs_().neg_()
+            elif name == "whole numbers":
+                problem.index_q, problem.weights = (
+                    x.float().sign().to(x.dtype) for x in (problem.index_q, problem.weights)
+                )
+            given = (problem.index_q, problem.weights, problem.index_k, problem.table, problem.rows, problem.positions)
+            out, expected = (torch.full((len(problem.rows), TOPK), -7, dtype=torch.int32, device=GPU) for _ in "ab")
+            width = problem.table.shape[1]
+            selecting.select_by_parts(*given, TOPK, width, expected, one_each=False)
+            differ = 0
+            for _ in range(3):
+                out.fill_(-7)
+                selecting.select_fused(*given, TOPK, width, out)
+                differ += int((out != expected).any(1).sum())
+            table.append({"case": name, "mode": mode, "different rows": differ, "ok": differ == 0})
     return table
 
 

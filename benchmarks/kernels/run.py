@@ -28,7 +28,7 @@ from ceilings import ceilings
 from timing import DEVICE
 
 HERE = Path(__file__).resolve().parent
-MODULES = ("moe",)
+MODULES = ("scores", "topk", "prefill", "moe", "glue")
 
 
 def run_module(name: str, seconds: float, out: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:

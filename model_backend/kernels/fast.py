@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from keyeloop.model_backend.kernels.index_keys import FP8, IndexKeys
-from keyeloop.model_backend.kernels.jit import rounding
-from keyeloop.model_backend.kernels.jit import scores as scoring
-from keyeloop.model_backend.kernels.jit import topk as selection
-from keyeloop.model_backend.kernels.jit.attention import sparse_attention as sparse_attention
+from keyeloop.model_backend.kernels.jit import attention, rounding, union_attention
+from keyeloop.model_backend.kernels.selecting import ONE_EACH_TOKENS
+from keyeloop.model_backend.kernels.selecting_few import select as select
 
-SCORE_BYTES = 512 << 20
-"""Size that the score buffer may have (one query's row at the least); bounds memory, never changes a result."""
-QUERIES_AT_ONCE = 8192
-"""Bounds what selection counts in."""
-ONE_EACH_TOKENS = 128
-"""Most queries that are taken for a decoding batch when the caller does not say."""
+UNION_TOKENS = 512
+"""Fewer queries than these make too few blocks to keep a GPU busy: each gathers its own keys."""
 
 
 def store_index_keys(index_k: IndexKeys, keys: Tensor, slots: Tensor) -> None:
@@ -38,33 +32,20 @@ def round_queries(heads: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
     return values.view(tokens, count, dim), gates.float() * scales.view(tokens, count)
 
 
-def select(
-    index_q: Tensor,
-    index_weight: Tensor,
-    index_k: IndexKeys,
+def sparse_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
     slot_table: Tensor,
     query_row: Tensor,
-    query_position: Tensor,
-    topk: int,
+    positions: Tensor,
+    scale: float,
     max_tokens: int | None = None,
     one_each: bool | None = None,
 ) -> Tensor:
-    """See :func:`keyeloop.model_backend.kernels.ops.select`."""
-    tokens, width = index_q.shape[0], slot_table.shape[1]
-    width = triton.cdiv(width if max_tokens is None else max(1, min(width, max_tokens)), 16) * 16
+    """See :func:`keyeloop.model_backend.kernels.ops.sparse_attention`."""
+    tokens = q.shape[0]
     one_each = tokens <= ONE_EACH_TOKENS if one_each is None else one_each
-    out = torch.empty(tokens, topk, dtype=torch.int32, device=index_q.device)
-    step = max(1, min(QUERIES_AT_ONCE, SCORE_BYTES // (4 * width)))
-    step = step if step < 16 else step // 16 * 16
-    scores = torch.empty(min(step, tokens), width, dtype=torch.float32, device=index_q.device)
-    for first in range(0, tokens, step):
-        part = slice(first, min(first + step, tokens))
-        positions = query_position[part]
-        room = scores[: part.stop - first]
-        if width > topk:
-            scoring.scores(
-                index_q[part], index_weight[part], index_k, slot_table, query_row[part], positions, topk, room,
-                one_each=one_each,
-            )  # fmt: skip
-        selection.top_positions(room, positions, topk, out[part])
-    return out
+    if one_each or tokens < UNION_TOKENS:
+        return attention.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
+    return union_attention.prefill_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale, max_tokens)

@@ -79,6 +79,7 @@ def select(
     *,
     max_tokens: int | None = None,
     one_each: bool | None = None,
+    zeros: Tensor | None = None,
     kernels: Kernels = "auto",
 ) -> Tensor:
     """Places that each query attends to: [T, topk] int32, ascending, padded with -1. Exact and deterministic.
@@ -88,13 +89,14 @@ def select(
     that sees at most ``topk`` places takes them all. ``max_tokens`` is a bound on ``query_position + 1`` that the host
     knows; it saves memory and launches where the table is much wider. ``one_each`` says that every query is of another
     request, as in decoding, or that adjacent ones are mostly of the same; None guesses from T. It changes speed alone.
+    ``zeros`` [at least T] int32, zeros again afterwards, save a launch where they serve many calls on one stream.
     """
     if not _triton_wanted(index_q.device, kernels):
         return reference.select(index_q, index_weight, index_k, slot_table, query_row, query_position, topk)
     from keyeloop.model_backend.kernels import fast
 
     return fast.select(
-        index_q, index_weight, index_k, slot_table, query_row, query_position, topk, max_tokens, one_each
+        index_q, index_weight, index_k, slot_table, query_row, query_position, topk, max_tokens, one_each, zeros
     )
 
 
@@ -107,18 +109,23 @@ def sparse_attention(
     positions: Tensor,
     scale: float,
     *,
+    max_tokens: int | None = None,
+    one_each: bool | None = None,
     kernels: Kernels = "auto",
 ) -> Tensor:
     """Softmax attention of ``q`` [T, heads, D] over each query's own ``positions`` [T, n] (-1 for none): [T, heads, D].
 
-    ``k_cache`` and ``v_cache`` are [slots, kv_heads, D]; one set serves all heads of a query. ``scale`` is usually
-    ``D**-0.5``. A query without positions gets zeros.
+    ``positions`` are distinct. ``k_cache`` and ``v_cache`` are [slots, kv_heads, D]; one set serves all heads of a
+    query. ``scale`` is usually ``D**-0.5``. A query without positions gets zeros. ``max_tokens``, a bound on every
+    position + 1 that the host knows, saves memory where the table is much wider; ``one_each`` is as in :func:`select`.
+    On Triton many queries of few requests read keys that adjacent ones chose together once: there a key or value that
+    is not finite reaches its choosers' neighbours too.
     """
     if not _triton_wanted(q.device, kernels):
         return reference.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
     from keyeloop.model_backend.kernels import fast
 
-    return fast.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale)
+    return fast.sparse_attention(q, k_cache, v_cache, slot_table, query_row, positions, scale, max_tokens, one_each)
 
 
 def _triton_wanted(device: torch.device, kernels: Kernels) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,13 @@ def video(tmp_path: Path) -> Path:
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the decoders of this process have been asked to open."""
     asked: list[str] = []
-    real = Decoder._converse
+    real = Decoder._ask
 
-    def watch(self: Decoder, path: str, request: dict[str, Any], on_reply: Callable[..., bool]) -> None:
+    def watch(self: Decoder, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         asked.append(path)
-        real(self, path, request, on_reply)
+        return real(self, path, request)
 
-    monkeypatch.setattr(Decoder, "_converse", watch)
+    monkeypatch.setattr(Decoder, "_ask", watch)
     return asked
 
 

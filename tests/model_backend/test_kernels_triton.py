@@ -103,11 +103,11 @@ def test_compiling_ahead_leaves_memory_alone(mode: IndexerMode, monkeypatch: pyt
 
 
 def test_a_small_score_buffer_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from keyeloop.model_backend.kernels import fast
+    from keyeloop.model_backend.kernels import selecting
 
     task = problem("fp8", (60, 30), (9, 11), device=DEVICE)
     expected = task.select("triton", one_each=True)
-    monkeypatch.setattr(fast, "SCORE_BYTES", 5 * 4 * 80)
+    monkeypatch.setattr(selecting, "SCORE_BYTES", 5 * 4 * 80)
     assert torch.equal(task.select("triton", one_each=True), expected)
 
 
@@ -149,24 +149,44 @@ def _same_places(scores: Tensor, positions: Tensor, count: int) -> None:
 @pytest.mark.parametrize("programs", [1, 12])
 def test_a_misleading_sample_changes_nothing(offset: float, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too few places pass the gate where the sample alone is high, too many where it alone is low."""
-    from keyeloop.model_backend.kernels.jit import gate, topk
+    from keyeloop.model_backend.kernels.jit import ordering, topk
 
     monkeypatch.setattr(topk, "PROGRAMS", programs)
     monkeypatch.setattr(topk, "GATED_ROWS", 1)
     passed: list[Tensor] = []
-    select = topk._select
+    select = topk.select
 
     def noting(*given: Any) -> None:
         passed.append(given[2])
         select(*given)
 
-    monkeypatch.setattr(topk, "_select", noting)
+    monkeypatch.setattr(topk, "select", noting)
     scores = torch.randn(2, 9000, generator=torch.Generator().manual_seed(6)).to(DEVICE)
-    scores[0, gate.sampled_places(9000, 1024).to(DEVICE)] += offset
+    scores[0, ordering.sampled_places(9000, 32).to(DEVICE)] += offset
     _same_places(scores, torch.tensor([8999, 8999], dtype=torch.int32, device=DEVICE), 64)
     missed, fits = passed[0].tolist()
     assert not 64 <= missed <= 1024
     assert 64 <= fits <= 1024
+
+
+def test_short_and_long_lists_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keyeloop.model_backend.kernels.jit import ordering, topk
+
+    monkeypatch.setattr(topk, "GATED_ROWS", 1)
+    scores = torch.randn(2, 9000, generator=torch.Generator().manual_seed(8)).to(DEVICE)
+    scores[1, ordering.sampled_places(9000, 32)[::2].to(DEVICE)] -= 9
+    positions = torch.tensor([8999, 8999], dtype=torch.int32, device=DEVICE)
+    passed = gate_counts(scores, positions, 2048)
+    assert 2048 <= passed[0] <= 4096 < passed[1] <= 8192
+    _same_places(scores, positions, 2048)
+
+
+def gate_counts(scores: Tensor, positions: Tensor, count: int) -> list[int]:
+    """How many places of each row pass its gate."""
+    from keyeloop.model_backend.kernels.jit import gate, topk
+
+    out = torch.empty(len(positions), count, dtype=torch.int32, device=DEVICE)
+    return gate.choose_gated(scores, positions, count, topk.room_for(count), out).tolist()
 
 
 @pytest.mark.parametrize("dtype", TYPES)

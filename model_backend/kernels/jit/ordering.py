@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+SCATTER = tl.constexpr(2654435761)
+
+
+@triton.jit
+def sampled_place(number, STEP: tl.constexpr):
+    """Place of a sample's member: one at random in each step; see :func:`sampled_places`."""
+    place = number
+    if STEP > 1:
+        place = number * STEP + ((number.to(tl.uint32) * SCATTER) >> 16).to(tl.int32) % STEP
+    return place
+
+
+def sampled_places(length: int, step: int) -> Tensor:
+    """Places that decide the gate of a row of ``length`` scores."""
+    number = torch.arange(-(-length // step))
+    places = number * step + ((number * SCATTER.value % 2**32) >> 16) % step
+    return places[places < length]
+
+
+@triton.jit
+def failed(count, topk, room):
+    """Whether so many places behind a gate are too few to choose from, or more than there is room for."""
+    return (count < topk) | (count > room)
 
 
 @triton.jit

@@ -17,28 +17,22 @@ ROWS = 16
 
 
 @triton.jit
-def _as_bfloat16(x):
+def as_bfloat16(x):
     """Float32 rounded to bfloat16's values, to even, by its bits: the same on every device and in the interpreter."""
     bits = x.to(tl.int32, bitcast=True)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["slots"])
-def _spread_and_round(
-    x, slots, values, scales, rows, x_stride, value_stride,
-    root, BY_SLOT: tl.constexpr, DIM: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = row < rows
-    dims = tl.arange(0, DIM)
-    spread = tl.load(x + row[:, None].to(tl.int64) * x_stride + dims[None, :], mask=inside[:, None], other=0.0)
-    spread = _as_bfloat16(spread.to(tl.float32))
+@triton.jit
+def as_codes(x, root, DIM: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr):
+    """E4m3 codes (as integers) [ROWS, DIM] and float32 scales [ROWS] of rows ``x``, spread by a Hadamard transform."""
+    spread = as_bfloat16(x.to(tl.float32))
     for step in tl.static_range(STEPS):
         pairs = tl.reshape(spread, (ROWS, DIM >> (step + 1), 2, 1 << step))
         first, second = tl.split(tl.permute(pairs, (0, 1, 3, 2)))
         joined = tl.join(first + second, first - second)
         spread = tl.reshape(tl.permute(joined, (0, 1, 3, 2)), (ROWS, DIM))
-    spread = _as_bfloat16(tl.math.div_rn(spread, root + tl.zeros_like(spread)))
+    spread = as_bfloat16(tl.math.div_rn(spread, root + tl.zeros_like(spread)))
     largest = tl.maximum(tl.max(tl.abs(spread), 1), 1e-4)
     bits = tl.math.div_rn(largest, 448.0 + tl.zeros_like(largest)).to(tl.int32, bitcast=True)
     exponent = (bits >> 23) + tl.where((bits & 0x7FFFFF) != 0, 1, 0)
@@ -49,7 +43,19 @@ def _spread_and_round(
     size = bits & 0x7FFFFFFF
     normal = ((size + 0x7FFFF + ((size >> 20) & 1)) >> 20) - (120 << 3)
     small = (tl.abs(value) * 512.0 + 8388608.0).to(tl.int32, bitcast=True) & 0xFF
-    code = tl.where(size < (121 << 23), small, normal) | ((bits >> 24) & 0x80)
+    return tl.where(size < (121 << 23), small, normal) | ((bits >> 24) & 0x80), scale
+
+
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["slots"])
+def _spread_and_round(
+    x, slots, values, scales, rows, x_stride, value_stride,
+    root, BY_SLOT: tl.constexpr, DIM: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < rows
+    dims = tl.arange(0, DIM)
+    kept = tl.load(x + row[:, None].to(tl.int64) * x_stride + dims[None, :], mask=inside[:, None], other=0.0)
+    code, scale = as_codes(kept, root, DIM, STEPS, ROWS)
     where = row.to(tl.int64)
     if BY_SLOT:
         where = tl.load(slots + row, mask=inside, other=0).to(tl.int64)

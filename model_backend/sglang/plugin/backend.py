@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
-from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 from torch import Tensor
 
-from keyeloop.model_backend.kernels import ops
+from keyeloop.model_backend.kernels import glue, ops
+from keyeloop.model_backend.kernels.glue import Norms, Projected
 from keyeloop.model_backend.kernels.warming import compile_ahead
+from keyeloop.model_backend.keye.rotary import Rotation
 from keyeloop.model_backend.sglang.plugin.config import keye_config
 from keyeloop.model_backend.sglang.plugin.pool import KeyePool
 from keyeloop.runtime.errors import ConfigError
@@ -19,7 +20,7 @@ from keyeloop.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Queries:
-    """Where the tokens of one forward pass stand; the same for all layers."""
+    """Where the tokens of one forward pass stand, and how they are turned; the same for all layers."""
 
     rows: Tensor
     """[T] int32: each token's row of the request-to-slot table."""
@@ -29,30 +30,35 @@ class Queries:
     """Longest request of the batch, where the host knows it; None inside CUDA graphs."""
     one_each: bool
     """Every token is of another request: decoding."""
+    topk: int
+    everything: Tensor | None
+    """[T, at most topk] int32: all places that each token sees, where no request is longer than ``topk``; else None."""
+    zeros: Tensor | None
+    """[T] int32 for selections to count in, when decoding; zeros between the layers."""
+    main: Rotation
+    index: Rotation
 
     @classmethod
-    def of(cls, forward_batch: Any, positions: Tensor) -> Queries:
+    def of(
+        cls, forward_batch: Any, positions: Tensor, topk: int, rotations: tuple[Rotation, Rotation]
+    ) -> Queries:  # fmt: skip
         """Read from SGLang's batch; ``positions`` [T] are places, not rope positions. Waits for nothing."""
-        rows = forward_batch.req_pool_indices.to(torch.int32)
+        rows, places = forward_batch.req_pool_indices.to(torch.int32), positions.to(torch.int32)
         if not forward_batch.forward_mode.is_extend():
-            return cls(rows, positions.to(torch.int32), None, True)
+            return cls(rows, places, None, True, topk, None, torch.zeros_like(rows), *rotations)
         rows = torch.repeat_interleave(rows, forward_batch.extend_seq_lens, output_size=positions.shape[0])
-        longest = forward_batch.seq_lens_cpu
-        return cls(rows, positions.to(torch.int32), None if longest is None else int(longest.max()), False)
+        longest = None if forward_batch.seq_lens_cpu is None else int(forward_batch.seq_lens_cpu.max())
+        everything = None if longest is None or longest > topk else all_places(places, longest)
+        return cls(rows, places, longest, False, topk, everything, None, *rotations)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What one layer's indexer says of the tokens: their keys, and what they ask with."""
+    """What one layer's projections say of the tokens."""
 
     queries: Queries
-    keys: Tensor
-    """[T, D], normalised and rotated."""
-    heads: Tensor | None
-    """[T, H, D], normalised and rotated; None where every token attends to all it sees."""
-    gates: Tensor | None
-    """[T, H] float32, times ``D**-0.5``."""
-    topk: int
+    projected: Projected
+    norms: Norms
 
 
 class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
@@ -100,30 +106,29 @@ class KeyeSparseBackend(AttentionBackend):  # type: ignore[misc]
     def forward_extend(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, forward_batch: Any,
                        save_kv_cache: bool = True, *, asked: Asked) -> Tensor:  # fmt: skip
         """See :meth:`attend`."""
-        return self.attend(q, k, v, layer, forward_batch, asked)
+        return self.attend(layer, forward_batch, asked)
 
     def forward_decode(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, forward_batch: Any,
                        save_kv_cache: bool = True, *, asked: Asked) -> Tensor:  # fmt: skip
         """See :meth:`attend`."""
-        return self.attend(q, k, v, layer, forward_batch, asked)
+        return self.attend(layer, forward_batch, asked)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, forward_batch: Any, asked: Asked) -> Tensor:
+    def attend(self, layer: Any, forward_batch: Any, asked: Asked) -> Tensor:
         """Keep keys, values and index keys of the new tokens; then [T, heads * D] of attention to the chosen places."""
-        pool, queries, slots = self.token_to_kv_pool, asked.queries, forward_batch.out_cache_loc
-        q = q.view(-1, layer.tp_q_head_num, layer.head_dim)
-        k, v = (x.view(-1, layer.tp_k_head_num, layer.head_dim) for x in (k, v))
-        pool.set_kv_buffer(layer, KVWriteLoc(slots, None), k, v)
+        pool, queries, table = self.token_to_kv_pool, asked.queries, self.req_to_token_pool.req_to_token
+        k, v = pool.get_key_buffer(layer.layer_id), pool.get_value_buffer(layer.layer_id)
         index = pool.index_of(layer.layer_id)
-        ops.store_index_keys(index, asked.keys, slots)
-        table = self.req_to_token_pool.req_to_token
-        if asked.heads is None or asked.gates is None:
-            places = all_places(queries.positions, min(asked.topk, queries.max_tokens or asked.topk))
-        else:
-            index_q, weight = ops.index_queries(asked.heads, asked.gates, pool.mode)
-            places = ops.select(index_q, weight, index, table, queries.rows, queries.positions, asked.topk,
-                                max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
-        out = ops.sparse_attention(q, pool.get_key_buffer(layer.layer_id), pool.get_value_buffer(layer.layer_id),
-                                   table, queries.rows, places, layer.scaling)  # fmt: skip
+        prepared = glue.prepare(
+            asked.projected, asked.norms, queries.main, queries.index, k, v, index, forward_batch.out_cache_loc
+        )
+        places = queries.everything
+        if prepared.index_q is not None and prepared.index_weight is not None:
+            places = ops.select(prepared.index_q, prepared.index_weight, index, table, queries.rows, queries.positions,
+                                queries.topk, max_tokens=queries.max_tokens, one_each=queries.one_each,
+                                zeros=queries.zeros)  # fmt: skip
+        assert places is not None
+        out = ops.sparse_attention(prepared.q, k, v, table, queries.rows, places, layer.scaling,
+                                   max_tokens=queries.max_tokens, one_each=queries.one_each)  # fmt: skip
         return out.flatten(1)
 
 

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from sglang.srt.layers.layernorm import RMSNorm
 from sglang.srt.layers.linear import QKVParallelLinear, RowParallelLinear
+from sglang.srt.layers.quantization.unquant import UnquantizedLinearMethod
 from sglang.srt.layers.radix_attention import RadixAttention
 from sglang.srt.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from sglang.srt.model_executor.forward_context import get_attn_backend
 from sglang.srt.models.qwen3_moe import Qwen3MoeSparseMoeBlock
 from torch import Tensor, nn
 
+from keyeloop.model_backend.kernels.glue import Norms, Projected
+from keyeloop.model_backend.kernels.ops import choose
 from keyeloop.model_backend.keye.config import KeyeConfig
 from keyeloop.model_backend.keye.indexer import Indexer
-from keyeloop.model_backend.keye.rotary import Rotation, rotate
 from keyeloop.model_backend.sglang.plugin.backend import Asked, KeyeSparseBackend, Queries
 from keyeloop.model_backend.sglang.plugin.rotary import Rotary
 from keyeloop.runtime.errors import ConfigError
-
-
-class ServedIndexer(Indexer):
-    """``sa_indexer`` on every rank, never quantised: all ranks choose the same places."""
-
-    def ask(self, x: Tensor, rotation: Rotation, queries: Queries, topk: int) -> Asked:
-        """What the tokens ``x`` [T, hidden] are found by, and what they look for.
-
-        Where the whole batch sees at most ``topk`` places there is nothing to choose, and no query is computed.
-        """
-        keys = self.keys(x, rotation, "exact")
-        if queries.max_tokens is not None and queries.max_tokens <= topk:
-            return Asked(queries, keys, None, None, topk)
-        width = self.num_heads * self.head_dim
-        packed = self.q_proj(x)
-        heads = rotate(self.q_norm(packed[:, :width].view(-1, self.num_heads, self.head_dim)), rotation)
-        return Asked(queries, keys, heads, packed[:, width:].float() * self.head_dim**-0.5, topk)
 
 
 class ServedAttention(nn.Module):
@@ -42,7 +29,6 @@ class ServedAttention(nn.Module):
 
     def __init__(self, config: KeyeConfig, layer: int, quant_config: Any, prefix: str) -> None:
         super().__init__()
-        self.topk, self.dim = config.indexer.topk, config.head_dim
         self.qkv_proj = QKVParallelLinear(
             config.hidden_size, config.head_dim, config.num_attention_heads, config.num_key_value_heads,
             bias=False, quant_config=quant_config, prefix=f"{prefix}.qkv_proj",
@@ -53,14 +39,15 @@ class ServedAttention(nn.Module):
         )  # fmt: skip
         self.q_norm = RMSNorm(config.head_dim, eps=config.rms_norm_eps)
         self.k_norm = RMSNorm(config.head_dim, eps=config.rms_norm_eps)
-        self.sa_indexer = ServedIndexer(config)
-        self.heads, self.kv_heads = self.qkv_proj.num_heads, self.qkv_proj.num_kv_heads
+        self.sa_indexer = Indexer(config)  # on every rank, never quantised: all ranks choose the same places
+        self.joined: Tensor | None = None
+        self.widths: list[int] = []
         self.attn = RadixAttention(
-            self.heads, config.head_dim, config.head_dim**-0.5, num_kv_heads=self.kv_heads, layer_id=layer,
-            prefix=f"{prefix}.attn",
+            self.qkv_proj.num_heads, config.head_dim, config.head_dim**-0.5,
+            num_kv_heads=self.qkv_proj.num_kv_heads, layer_id=layer, prefix=f"{prefix}.attn",
         )  # fmt: skip
 
-    def forward(self, x: Tensor, main: Rotation, index: Rotation, queries: Queries, forward_batch: Any) -> Tensor:
+    def forward(self, x: Tensor, queries: Queries, forward_batch: Any) -> Tensor:
         """``x`` [T, hidden], normalised; the same input feeds projections and indexer.
 
         Raises ConfigError when SGLang runs another attention backend: it would attend to everything.
@@ -69,14 +56,42 @@ class ServedAttention(nn.Module):
         if not isinstance(backend, KeyeSparseBackend):
             raise ConfigError(f"SGLang attends with {type(backend).__name__}, not keye_sa: Keye would run densely; "
                               "leave --attention-backend out")  # fmt: skip
-        qkv, _ = self.qkv_proj(x)
-        q, k, v = qkv.split([self.heads * self.dim, self.kv_heads * self.dim, self.kv_heads * self.dim], -1)
-        q = rotate(self.q_norm(q.reshape(-1, self.dim)).view(-1, self.heads, self.dim), main)
-        k = rotate(self.k_norm(k.reshape(-1, self.dim)).view(-1, self.kv_heads, self.dim), main)
-        asked = self.sa_indexer.ask(x, index, queries, self.topk)
-        attended = backend.forward(q, k, v.contiguous(), self.attn, forward_batch, asked=asked)
+        asked = Asked(queries, self.projected(x, queries.everything is None), self.norms())
+        attended = backend.forward(x, None, None, self.attn, forward_batch, asked=asked)
         out, _ = self.o_proj(attended)
         return out  # type: ignore[no-any-return]
+
+    def projected(self, x: Tensor, choosing: bool) -> Projected:
+        """All projections of ``x``, as one product where the weights are joined; no index queries unless choosing."""
+        if self.joined is not None and type(self.qkv_proj) is QKVParallelLinear:  # not wrapped by adapters
+            qkv, index_q, index_key = torch.split(F.linear(x, self.joined), self.widths, -1)
+            return Projected(qkv, index_q if choosing else None, index_key)
+        qkv, _ = self.qkv_proj(x)
+        return Projected(qkv, self.sa_indexer.q_proj(x) if choosing else None, self.sa_indexer.k_proj(x))
+
+    def norms(self) -> Norms:
+        """Weights of the norms of heads."""
+        index = self.sa_indexer
+        return Norms(
+            self.q_norm.weight, self.k_norm.weight, index.q_norm.weight, index.k_norm.weight, index.k_norm.bias,
+            self.q_norm.variance_epsilon, index.k_norm.eps,
+        )  # fmt: skip
+
+    def join(self) -> None:
+        """Lay the projections' weights behind each other, to be one product; nothing is kept twice.
+
+        Weights that SGLang quantises or packs, of another type or on a CPU stay apart. Loading again fills the same
+        memory.
+        """
+        parts = [self.qkv_proj.weight, self.sa_indexer.q_proj.weight, self.sa_indexer.k_proj.weight]
+        method, first = self.qkv_proj.quant_method, parts[0]
+        plain = isinstance(method, UnquantizedLinearMethod) and {part.dtype for part in parts} == {first.dtype}
+        if not plain or choose(first.device) != "triton" or self.joined is not None:
+            return
+        self.widths = [part.shape[0] for part in parts]
+        self.joined = torch.cat([part.data for part in parts])
+        for part, rows in zip(parts, torch.split(self.joined, self.widths), strict=True):
+            part.data = rows
 
 
 class ServedLayer(nn.Module):
@@ -90,14 +105,14 @@ class ServedLayer(nn.Module):
         self.mlp = Qwen3MoeSparseMoeBlock(layer, hf_config, quant_config, prefix=f"{prefix}.mlp")
 
     def forward(
-        self, x: Tensor, residual: Tensor | None, main: Rotation, index: Rotation, queries: Queries, forward_batch: Any
+        self, x: Tensor, residual: Tensor | None, queries: Queries, forward_batch: Any
     ) -> tuple[Tensor, Tensor]:
         """Output of the experts [T, hidden], and the residual that the next norm adds to it."""
         if residual is None:
             x, residual = self.input_layernorm(x), x
         else:
             x, residual = self.input_layernorm(x, residual)
-        x = self.self_attn(x, main, index, queries, forward_batch)
+        x = self.self_attn(x, queries, forward_batch)
         x, residual = self.post_attention_layernorm(x, residual)
         return self.mlp(x), residual
 
@@ -114,6 +129,13 @@ class ServedDecoder(nn.Module):
         )
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary = Rotary(config)
+        self.topk = config.indexer.topk
+
+    def join(self) -> None:
+        """Join the projections of every layer, once weights are loaded."""
+        for layer in self.layers:
+            assert isinstance(layer, ServedLayer)
+            layer.self_attn.join()
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""
@@ -132,10 +154,10 @@ class ServedDecoder(nn.Module):
         if x.shape[0] == 0:
             return x
         rope = forward_batch.mrope_positions
-        main, index = self.rotary(positions if rope is None else rope, x.dtype)
-        queries = Queries.of(forward_batch, positions)
+        rotations = self.rotary(positions if rope is None else rope, x.dtype)
+        queries = Queries.of(forward_batch, positions, self.topk, rotations)
         residual: Tensor | None = None
         for layer in self.layers:
-            x, residual = layer(x, residual, main, index, queries, forward_batch)
+            x, residual = layer(x, residual, queries, forward_batch)
         normed, _ = self.norm(x, residual)
         return normed  # type: ignore[no-any-return]

@@ -92,6 +92,7 @@ class KeyeVL2MoeForConditionalGeneration(nn.Module):
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load a checkpoint by its published names; see :func:`loading.load`."""
         load(self, self.keye, weights)
+        self.model.join()
         self.weights_from = "checkpoint"
 
 

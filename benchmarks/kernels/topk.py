@@ -1,0 +1,157 @@
+"""Exact top-k of stored scores, and selection without them beside selection by parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from ceilings import ceilings
+from index_case import TOPK, IndexCase
+from scores import attempted, floor_ms, spelled
+from timing import DEVICE, median_ms
+from torch import Tensor
+
+from keyeloop.model_backend.kernels import ops, reference, selecting
+from keyeloop.model_backend.kernels.jit import fused
+from keyeloop.model_backend.kernels.jit import topk as selection
+from keyeloop.model_backend.kernels.jit.scores import Tile
+from keyeloop.model_backend.keye.indexer import IndexerMode
+
+GIVEN = (4096, 131072)
+LONG: tuple[tuple[IndexerMode, int, int, float | None], ...] = (
+    ("fp8", 8192, 262144, 5.5), ("fp8", 2048, 131072, None), ("exact", 2048, 131072, None), ("fp8", 2048, 32768, None)
+)  # fmt: skip
+TILES = (Tile(8, 64, 4, 5), Tile(16, 64, 4, 3), Tile(8, 128, 4, 5))
+DECODING = (64, 131072)
+Row = dict[str, object]
+
+
+def rows(
+    seconds: float, given: tuple[int, int] = GIVEN, long: Any = LONG, decoding: tuple[int, int] = DECODING
+) -> Iterator[Row]:
+    """The most telling first: without scores in memory, of given scores, decoding, other tiles."""
+    stop = time.monotonic() + seconds
+    makers = [fused_rows(*long[0]), given_rows(*given), *(fused_rows(*each) for each in long[1:3])]
+    makers += [tile_rows(*long[0][:3]), decode_rows(*decoding), *(fused_rows(*each) for each in long[3:])]
+    for row in chain.from_iterable(makers):
+        yield row
+        if time.monotonic() > stop:
+            return
+
+
+def fused_rows(mode: IndexerMode, queries: int, context: int, goal_ms: float | None) -> Iterator[Row]:
+    """Selection without scores in memory, beside by parts; then what each kernel took."""
+    case = IndexCase.of(mode, context, queries)
+    out, expected = (torch.full((queries, TOPK), -7, dtype=torch.int32, device=DEVICE) for _ in range(2))
+    rest = (context, out)
+    row: Row = {"kernel": f"select, {mode}", "shape": f"{queries} x {context}", "variant": "no scores in memory"}
+    row |= {"floor_ms": floor_ms(case, stored=False), "goal_ms": goal_ms}
+    row |= attempted(lambda: selecting.select_fused(*case.given, *rest), lambda: same(out, case, expected))
+    row |= {"baseline": "by parts", "baseline_ms": median_ms(lambda: by_parts(case, out), seconds=0.1)}
+    yield row
+    room = selection.room_for(TOPK)
+    some = min(queries, selecting.FUSED_BYTES // fused.bytes_per_query(context, room))
+    passed = fused.select(*(x[-some:] for x in case.given[:2]), *case.given[2:4],
+                          *(x[-some:] for x in case.given[4:6]), TOPK, room, context, out[-some:])  # fmt: skip
+    missed = int(((passed < TOPK) | (passed > room)).sum())
+    yield row | {"variant": f"passed {int(passed.min())} to {int(passed.max())}, {missed} missed", "ms": None}
+    for name, taken in profiled(lambda: selecting.select_fused(*case.given, *rest)):
+        yield {"kernel": row["kernel"], "shape": row["shape"], "variant": f"part {name}", "ms": taken}
+
+
+def same(out: Tensor, case: IndexCase, expected: Tensor) -> object:
+    """Twice the same bits, and those that selection by parts gives."""
+    by_parts(case, expected)
+    differ = int((out != expected).any(1).sum())
+    before = out.clone()
+    selecting.select_fused(*case.given, case.context, out)
+    if not torch.equal(before, out):
+        return "wrong: not the same bits again"
+    return "exact" if not differ else f"wrong: {differ} rows"
+
+
+def by_parts(case: IndexCase, out: Tensor) -> None:
+    """Scores written and read."""
+    selecting.select_by_parts(*case.given, case.context, out, one_each=False)
+
+
+def tile_rows(mode: IndexerMode, queries: int, context: int) -> Iterator[Row]:
+    """Other tiles of the kernel that scores and marks, over as many queries as are done at once."""
+    room = selection.room_for(TOPK)
+    some = min(queries, selecting.FUSED_BYTES // fused.bytes_per_query(context, room) // 16 * 16)
+    case = IndexCase.of(mode, context, some)
+    out, expected = (torch.full((some, TOPK), -7, dtype=torch.int32, device=DEVICE) for _ in range(2))
+    by_parts(case, expected)
+    for tile in (None, *TILES):
+        row: Row = {"kernel": f"select, {mode}", "shape": f"{some} x {context}, no fallback"}
+        row |= {"variant": "as chosen" if tile is None else spelled(tile), "floor_ms": floor_ms(case, stored=False)}
+        yield row | attempted(
+            lambda t=tile: fused.select(*case.given, room, context, out, tile=t),  # type: ignore[misc]
+            lambda: "exact" if torch.equal(out, expected) else "wrong: other places",
+        )
+
+
+def given_rows(count: int, width: int) -> Iterator[Row]:
+    """Scores that lie in memory."""
+    scores = torch.randn(count, width, device=DEVICE)
+    positions = torch.full((count,), width - 1, dtype=torch.int32, device=DEVICE)
+    out = torch.full((count, TOPK), -7, dtype=torch.int32, device=DEVICE)
+    some = slice(0, count, max(1, count // 64))
+
+    def exact() -> object:
+        expected = reference.top_positions(scores[some], positions[some] + 1, TOPK)
+        return "exact" if torch.equal(out[some], expected) else "wrong: other places"
+
+    row: Row = {"kernel": "top-k of given scores", "shape": f"{count} x {width}", "goal_ms": 0.75}
+    row["floor_ms"] = ceilings().floor_ms(nbytes=4.0 * count * (width + TOPK))
+    torch_ms = median_ms(lambda: scores.topk(TOPK, -1, sorted=False), seconds=0.1)
+    row |= {"baseline": "torch.topk, ties any", "baseline_ms": torch_ms}
+    yield row | {"variant": "gate"} | attempted(lambda: selection.top_positions(scores, positions, TOPK, out), exact)
+    for name, taken in profiled(lambda: selection.top_positions(scores, positions, TOPK, out)):
+        yield {"kernel": row["kernel"], "shape": row["shape"], "variant": f"part {name}", "ms": taken}
+    out.fill_(-7)
+    yield row | {"variant": "radix"} | attempted(lambda: selection.select(scores, positions, None, TOPK, 0, out), exact)
+
+
+def decode_rows(batch: int, context: int) -> Iterator[Row]:
+    """One token of each request, scores and top-k, in a CUDA graph."""
+    for shared in (False, True):
+        case = IndexCase.of("fp8", context, 1, batch, shared)
+        for one_each in (True, False):
+            name = f"{'shared' if shared else 'private'}, {'one' if one_each else 'many'} each"
+            row: Row = {"kernel": "select, decoding", "shape": f"{batch} x {context}", "variant": name}
+            row["floor_ms"] = floor_ms(case, stored=False)
+            work = lambda c=case, o=one_each: ops.select(*c.given, one_each=o)  # type: ignore[misc]  # noqa: E731
+            yield row | attempted(work, lambda w=work, c=case: agrees(w(), c), graph=True)  # type: ignore[misc]
+
+
+def agrees(found: Tensor, case: IndexCase) -> object:
+    """Whether every third set is best within the bound of its scores."""
+    for query in range(0, len(found), 3):
+        exact, bound = case.exact_scores(query)
+        chosen = found[query].long()
+        least, slack = exact.topk(TOPK).values[-1], 2 * bound.max()
+        left = torch.ones_like(exact, dtype=torch.bool)
+        left[chosen] = False
+        if bool(
+            (chosen.diff() <= 0).any() | (exact[chosen] < least - slack).any() | (exact[left] > least + slack).any()
+        ):
+            return "wrong: a better place was left"
+    return "within the bound"
+
+
+def profiled(work: Callable[[], Any]) -> list[tuple[str, float]]:
+    """Milliseconds of each kernel of one call, longest first; nothing where the profiler does not work."""
+    if DEVICE.type != "cuda":
+        return []
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
+            work()
+            torch.cuda.synchronize()
+        each = [(event.key[:40], event.device_time_total / 1e3) for event in found.key_averages()]
+    except Exception as error:
+        return [(f"not profiled: {error}", float("nan"))]
+    return sorted((one for one in each if one[1] > 0), key=lambda one: -one[1])[:10]
