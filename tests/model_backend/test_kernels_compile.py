@@ -21,16 +21,15 @@ ROOM = {"ROOM": 8192}
 CHOICE = ROOM | {"LEAST": 0, "FILL": 1024}
 ATTENTION = {"KV_HEADS": 4, "GROUP": 8, "DIM": 128, "DIM_WIDE": 128}
 SCORING = {"HEADS": 16, "HEADS_WIDE": 16, "DIM": 64, "DIM_WIDE": 64}
-GATHER = {"GROUP_WIDE": 16, "LOOK": 1024}
-UNION = {"TILE": 2048, "PIECE": 8192, "PAD": 128, "SAMPLE": 16}
+GATHER = {"GROUP_WIDE": 16, "LOOK": 1024, "APART": True}
+UNION = {"TILE": 4096, "PIECE": 2048, "PAD": 128}
 LISTS = {
     "slots": "*i32",
     "masks": "*u8",
     "lengths": "*i32",
-    "seen": "*u8",
-    "planes": "*u8",
-    "ranks": "*i64",
-    "share": "fp32",
+    "words": "*i32",
+    "listed": "*i32",
+    "most": "fp32",
     "scale": "fp32",
 }
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
@@ -56,12 +55,15 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, str], int]] = {
                               "SHARED": False, "BLOCK": 8}, {"scale": "fp32", "out": "*bf16", "taken": "*i32"}, 1),
     "decode, turned": ("attention", "_attend_turned", ATTENTION | GATHER | {"GROUP_WIDE": 8, "KEYS": 64,
                        "SHARED": True, "BLOCK": 0}, {"scale": "fp32", "out": "*fp32", "taken": "*i32"}, 4),
-    "united, 8": ("union", "_unite", UNION | {"QUERIES": 8}, LISTS, 16),
-    "united, 16": ("union", "_unite", UNION | {"QUERIES": 16}, LISTS | {"masks": "*i16"}, 16),
-    "block of 8": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 8, "KEYS": 64},
+    "united, 8": ("union", "_unite", UNION | {"QUERIES": 8, "BITS": 8}, LISTS, 16),
+    "united, 16": ("union", "_unite", UNION | {"QUERIES": 16, "BITS": 16},
+                   LISTS | {"masks": "*i16", "listed": "*i64"}, 16),
+    "guessed": ("union", "_guess", {"QUERIES": 8, "SAMPLE": 16}, LISTS, 4),
+    "block of 8": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 8, "KEYS": 64,
+                   "APART": True},
                    LISTS | {"out": "*bf16"}, 4),
-    "block of 16": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 16, "KEYS": 64},
-                    LISTS | {"out": "*bf16", "masks": "*i16"}, 8),
+    "block of 16": ("union_attention", "_attend_block", ATTENTION | {"GROUP_WIDE": 8, "QUERIES": 16, "KEYS": 64,
+                    "APART": True}, LISTS | {"out": "*bf16", "masks": "*i16"}, 8),
     "rounded": ("rounding", "_spread_and_round", {"BY_SLOT": True, "DIM": 64, "STEPS": 6, "ROWS": 16},
                 {"x": "*bf16", "slots": "*i64", "values": "*u8", "rows": "i32", "root": "fp32"}, 4),
     "stored": ("rounding", "_store_rows", {"DIM": 64, "WIDE": 64, "ROWS": 16},

@@ -93,21 +93,20 @@ def test_choices_of_every_layer_are_noted() -> None:
 
 @on_triton
 @pytest.mark.parametrize("queries", [8, 16])
-@pytest.mark.parametrize("piece", [64, 8192])
-def test_lists_are_the_reference_to_the_bit(queries: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [16, 2048])
+def test_lists_are_the_reference_to_the_bit(queries: int, words: int) -> None:
     from keyeloop.model_backend.kernels.jit import union
 
-    monkeypatch.setattr(union, "PROGRAMS", 2)  # each has several blocks, and must leave its memory clean
-    monkeypatch.setattr(union, "PIECE", piece)
+    work = union.Work(2, 256, words, 4, 64)  # each program has several blocks, and must leave its memory clean
     task, chosen = borders()
     for width in (None, 300):
-        _same_lists(union.unite(chosen, task.rows, task.table, queries, width=width), task, chosen, queries)
+        _same_lists(union.unite(chosen, task.rows, task.table, queries, width=width, work=work), task, chosen, queries)
     disjoint = torch.arange(18 * 16, dtype=torch.int32, device=DEVICE).view(18, 16)
     rows = torch.ones(18, dtype=torch.int32, device=DEVICE)
-    made = union.unite(disjoint.flip(1).contiguous(), rows, task.table, queries)
+    made = union.unite(disjoint.flip(1).contiguous(), rows, task.table, queries, work=work)
     assert made.lengths.tolist() == [16 * len(part) for part in torch.split(rows, queries)]
     _same_lists(made, Problem(**{**vars(task), "rows": rows}), disjoint, queries)
-    nothing = union.unite(torch.full_like(disjoint, -1), rows, task.table, queries)
+    nothing = union.unite(torch.full_like(disjoint, -1), rows, task.table, queries, work=work)
     assert not nothing.lengths.any()
 
 

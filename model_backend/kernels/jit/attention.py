@@ -32,6 +32,20 @@ class Cut:
     stages: int
     turned: bool = True
     """Keys are rows of the products and heads columns, of which eight fill the matrix units; else the other way."""
+    apart: bool = False
+    """All queries of one key head before the next: what runs at a time shares keys that fit the L2 cache better."""
+
+
+@triton.jit
+def _share_of(program, splits, KV_HEADS: tl.constexpr, APART: tl.constexpr):
+    """Key head, part of the places, and query of a program."""
+    if APART:
+        each = tl.num_programs(0) // KV_HEADS
+        kv_head, part = program // each, program % each
+        split, token = part % splits, part // splits
+    else:
+        kv_head, split, token = program % KV_HEADS, program // KV_HEADS % splits, program // (KV_HEADS * splits)
+    return kv_head, split, token.to(tl.int64)
 
 
 @triton.jit(do_not_specialize=["chosen", "splits"], do_not_specialize_on_alignment=["rows", "taken"])
@@ -40,11 +54,9 @@ def _attend(
     q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
     splits, KEYS: tl.constexpr, SHARED: tl.constexpr, LOOK: tl.constexpr, BLOCK: tl.constexpr,
+    APART: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    kv_head = program % KV_HEADS
-    split = program // KV_HEADS % splits
-    token = (program // (KV_HEADS * splits)).to(tl.int64)
+    kv_head, split, token = _share_of(tl.program_id(0), splits, KV_HEADS, APART)
     if BLOCK > 0:  # noqa: SIM102, of which one side is known when compiling
         if tl.load(taken + token // BLOCK) >= 0:
             return
@@ -105,11 +117,9 @@ def _attend_turned(
     q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
     splits, KEYS: tl.constexpr, SHARED: tl.constexpr, LOOK: tl.constexpr, BLOCK: tl.constexpr,
+    APART: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    kv_head = program % KV_HEADS
-    split = program // KV_HEADS % splits
-    token = (program // (KV_HEADS * splits)).to(tl.int64)
+    kv_head, split, token = _share_of(tl.program_id(0), splits, KV_HEADS, APART)
     if BLOCK > 0:  # noqa: SIM102, of which one side is known when compiling
         if tl.load(taken + token // BLOCK) >= 0:
             return
@@ -216,7 +226,7 @@ def gather(
         scale * math.log2(math.e), q.stride(0), q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0),
         v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, group_wide, dim,
         dim_wide, cut.splits, cut.keys, cut.splits > 1, LOOK, 0 if unions is None else unions.queries,
-        num_warps=cut.warps, num_stages=cut.stages,
+        cut.apart, num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     if cut.splits > 1:
         _combine[(tokens * heads,)](
@@ -231,4 +241,4 @@ def _cut(programs: int, chosen: int, dtype: torch.dtype, *, whole: bool) -> Cut:
         splits = int(triton.next_power_of_2(most))
     if dtype == torch.float32:
         return Cut(splits, 32, 4, 1)
-    return Cut(splits, 16, 1, 3) if splits == 1 else Cut(splits, 64, 4, 2, turned=False)
+    return Cut(splits, 16, 1, 3, apart=whole) if splits == 1 else Cut(splits, 64, 4, 2, turned=False)

@@ -31,6 +31,8 @@ class Tiling:
     keys: int
     warps: int
     stages: int
+    apart: bool = True
+    """All blocks of one key head before the next: what runs at a time shares keys that fit the L2 cache better."""
 
 
 TILING = Tiling(8, 32, 4, 4)
@@ -43,11 +45,11 @@ def _attend_block(
     q, k, v, slots, masks, lengths, out, scale,
     q_token, q_head, k_slot, k_head, v_slot, v_head, tokens, room,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    kv_head = program % KV_HEADS
-    block = (program // KV_HEADS).to(tl.int64)
+    program, blocks = tl.program_id(0), tl.num_programs(0) // KV_HEADS
+    kv_head = program // blocks if APART else program % KV_HEADS
+    block = (program % blocks if APART else program // KV_HEADS).to(tl.int64)
     length = tl.load(lengths + block)
     if length < 0:
         return
@@ -107,7 +109,7 @@ def attend_blocks(
         q, k_cache, v_cache, unions.slots, unions.masks, unions.lengths, out, scale * math.log2(math.e), q.stride(0),
         q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0), v_cache.stride(1), tokens,
         unions.slots.shape[1], kv_heads, group, wide, dim, max(16, triton.next_power_of_2(dim)), unions.queries,
-        tiling.keys, num_warps=tiling.warps, num_stages=tiling.stages,
+        tiling.keys, tiling.apart, num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
 
 
