@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import decode_attention
@@ -20,35 +21,43 @@ from torch import Tensor
 
 from keyeloop.model_backend.kernels.jit import attention, union, union_attention
 from keyeloop.model_backend.kernels.jit.attention import Cut
+from keyeloop.model_backend.kernels.jit.union import WORK, Work
 from keyeloop.model_backend.kernels.jit.union_attention import Tiling
 
 CONTEXT, QUERIES = 131072, 32 if SMALL else 8192
 GOAL_MS = 1.4
 NAIVE = Cut(1, 32, 1, 2, turned=False)
-CUTS = (Cut(1, 16, 1, 3), Cut(1, 16, 1, 4), Cut(1, 32, 1, 3), Cut(1, 32, 1, 2))
-TILINGS = (Tiling(8, 32, 4, 4), Tiling(8, 32, 4, 3), Tiling(8, 64, 4, 3), Tiling(16, 64, 8, 3))
-BUILDERS = ((264, 2048, 16), (132, 4096, 16), (132, 2048, 16))
-"""Programs that build unions, choices that each reads at once, warps."""
-CURVE = (0.0, 0.95, 0.8, 0.5, 0.7, 0.6)
+CUTS = (
+    Cut(1, 16, 1, 3, apart=True), Cut(1, 16, 1, 3), Cut(1, 16, 1, 4, apart=True), Cut(1, 32, 1, 3, apart=True),
+    Cut(1, 32, 1, 2, apart=True),
+)  # fmt: skip
+TILINGS = (
+    Tiling(8, 32, 4, 4, apart=False), Tiling(8, 32, 4, 4), Tiling(8, 32, 4, 3), Tiling(8, 32, 4, 2),
+    Tiling(8, 64, 4, 2), Tiling(16, 32, 8, 4), Tiling(8, 64, 4, 3),
+)  # fmt: skip
+WORKS = (
+    WORK, Work(264, 2048, 2048, 16, 64), Work(132, 4096, 2048, 16, 128), Work(396, 2048, 1024, 8, 80),
+    Work(132, 8192, 4096, 32, 64),
+)  # fmt: skip
+CURVE = (0.9, 0.5, 0.0, 0.7, 0.8, 0.95, 0.6)
 Row = dict[str, object]
 
 
 def rows(seconds: float) -> Iterator[Row]:
-    """The goal's shape with all tilings, the gather's, decoding, then the curve over overlap."""
+    """The goal's shape with all tilings and builders, the gather's, the curve over overlap, then decoding."""
     stop = time.monotonic() + seconds
     case = Case(1, CONTEXT, QUERIES)
     alike, apart = case.choices(0.9), case.choices(0.0)
     _compile(case, alike)
+    naive_alike = yield from _gathers(case, alike, "90 %", (NAIVE,), None, stop)
+    tiling = yield from _tilings(case, alike, naive_alike, stop)
+    work = yield from _builders(case, alike, stop)
     naive = yield from _gathers(case, apart, "0 %", (NAIVE, *CUTS), None, stop)
-    naive_alike = yield from _gathers(case, alike, "90 %", (NAIVE, *CUTS[:2]), None, stop)
-    best = yield from _tilings(case, alike, naive_alike, stop)
-    yield from _builders(case, alike, stop)
-    yield from decode_attention.rows(min(0.3 * seconds, stop - time.monotonic()))
     for shared in CURVE:
         if time.monotonic() < stop:
-            chosen = case.choices(shared)
-            plain = naive if shared == 0.0 else None
-            yield from _curve(case, chosen, shared, best, plain)
+            plain = {0.0: naive, 0.9: naive_alike}.get(shared)
+            yield from _curve(case, case.choices(shared), shared, tiling, work, plain)
+    yield from decode_attention.rows(min(0.3 * seconds, stop - time.monotonic()))
 
 
 def _shape(shared: str) -> str:
@@ -108,7 +117,7 @@ def _tilings(case: Case, chosen: Tensor, naive_ms: float | None, stop: float) ->
                     "goal_ms": GOAL_MS}  # fmt: skip
         _timed(row, case, chosen, _prefill(case, chosen, tiling=tiling))
         with suppress(Exception):
-            made = union.unite(chosen, case.rows, case.table, tiling.queries, share=0.5)
+            made = union.unite(chosen, case.rows, case.table, tiling.queries, share=0.5, width=case.context)
             row["union / k"] = float(made.lengths.float().mean()) / TOPK
             out = torch.empty_like(case.q)
             attend = (case.q, case.k, case.v, made, case.scale, out, tiling)
@@ -119,27 +128,25 @@ def _tilings(case: Case, chosen: Tensor, naive_ms: float | None, stop: float) ->
     return best
 
 
-def _builders(case: Case, chosen: Tensor, stop: float) -> Iterator[Row]:
-    usual = union.PROGRAMS, union.TILE, union.WARPS
-    expected = None
-    for programs, tile, warps in BUILDERS:
+def _builders(case: Case, chosen: Tensor, stop: float) -> Any:
+    best, least, expected = WORK, float("inf"), None
+    for work in WORKS:
         if time.monotonic() > stop:
             break
-        row: Row = {"kernel": "unions built", "shape": _shape("90 %"),
-                    "variant": f"{programs} programs, {tile} choices, {warps} warps",
+        row: Row = {"kernel": "unions built", "shape": _shape("90 %"), "variant": spelled(work),
                     "floor_ms": ceilings().floor_ms(nbytes=4.0 * chosen.numel())}  # fmt: skip
+        build = partial(union.unite, chosen, case.rows, case.table, 8, share=0.5, width=case.context, work=work)
         try:
-            union.PROGRAMS, union.TILE, union.WARPS = programs, tile, warps
-            build = lambda: union.unite(chosen, case.rows, case.table, 8, share=0.5, width=case.context)  # noqa: E731
             made = build()
             expected = expected or _by_sorting(case, chosen)
             row["error"] = "exact" if _same(made, expected) else "wrong: not the lists that sorting gives"
-            row["ms"] = median_ms(build, seconds=0.1)
+            row["ms"] = taken = median_ms(build, seconds=0.1)
+            if row["error"] == "exact" and taken < least:
+                best, least = work, taken
         except Exception as problem:
             row["error"] = f"{type(problem).__name__}: {problem}"
-        finally:
-            union.PROGRAMS, union.TILE, union.WARPS = usual
         yield row
+    return best
 
 
 def _by_sorting(case: Case, chosen: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -165,20 +172,22 @@ def _same(made: union.Unions, expected: list[tuple[Tensor, Tensor]]) -> bool:
     return True
 
 
-def _curve(case: Case, chosen: Tensor, shared: float, tiling: Tiling, naive_ms: float | None) -> Iterator[Row]:
-    """As served, and with unions and gather each forced: where one overtakes the other."""
+def _curve(
+    case: Case, chosen: Tensor, shared: float, tiling: Tiling, work: Work, naive_ms: float | None
+) -> Iterator[Row]:
+    """By the fastest cuts: as served, and with unions and gather each forced: where one overtakes the other."""
     shape, floor = _shape(f"{shared:.0%}"), _floor(case)
     if naive_ms is None:
         naive_ms = median_ms(_gather(case, chosen, NAIVE), seconds=0.1)
-    sizes = union.unite(chosen, case.rows, case.table, tiling.queries, share=1.0).lengths.float()
+    sizes = union.unite(chosen, case.rows, case.table, tiling.queries, width=case.context, work=work).lengths.float()
     known: Row = {"shape": shape, "baseline": "naive gather", "baseline_ms": naive_ms, "floor_ms": floor,
                   "union / k": float(sizes.mean()) / TOPK}  # fmt: skip
     for name, how in (("as served", {}), ("always unions", {"share": 1.0}), ("never unions", {"share": 0.0})):
         row: Row = {"kernel": "prefill by unions", "variant": name} | known
-        yield _timed(row, case, chosen, _prefill(case, chosen, tiling=tiling, **how))
+        yield _timed(row, case, chosen, _prefill(case, chosen, tiling=tiling, work=work, **how))
 
 
-def spelled(how: Cut | Tiling) -> str:
+def spelled(how: Cut | Tiling | Work) -> str:
     """Of a configuration."""
     return " ".join(f"{name}={value}" for name, value in vars(how).items())
 
@@ -203,7 +212,14 @@ def _compile(case: Case, chosen: Tensor) -> None:
                 case.q[few], case.k, case.v, case.table, case.rows[few], chosen[few], case.scale, tiling=tiling
             )
 
-    with ThreadPoolExecutor(8) as pool:
+    def made(work: Work) -> None:
+        with suppress(Exception):
+            few = slice(0, 16)
+            union.unite(chosen[few], case.rows[few], case.table, 8, share=0.5, work=work)
+
+    with ThreadPoolExecutor(12) as pool:
+        for work in WORKS:
+            pool.submit(made, work)
         for cut in (NAIVE, *CUTS, *decode_attention.MANY, *decode_attention.FEW):
             pool.submit(gathered, cut)
         for tiling in TILINGS:

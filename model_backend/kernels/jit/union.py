@@ -134,8 +134,12 @@ def _unite(
                         last = tl.maximum(last, place)
                     tl.debug_barrier()
                     before = total
-                    for start in range(0, tl.max(last, 0) // SHARED + 1, PIECE):
-                        word = tl.load(words + start + near)
+                    limit = tl.max(last, 0) // SHARED + 1
+                    ahead = tl.load(words + near, cache_modifier=".cg")
+                    for start in range(0, limit, PIECE):
+                        word = ahead
+                        more = start + PIECE + near < limit
+                        ahead = tl.load(words + start + PIECE + near, mask=more, other=0, cache_modifier=".cg")
                         tl.store(words + start + near, tl.zeros((PIECE,), tl.int32))
                         held = tl.zeros((PIECE,), tl.int32)
                         for field in tl.static_range(SHARED):

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from keyeloop.model_backend.kernels.jit import attention
-from keyeloop.model_backend.kernels.jit.union import Unions, unite
+from keyeloop.model_backend.kernels.jit.union import WORK, Unions, Work, unite
 
 SHARE = 0.5
 """Longest list, as a part of all choices of a block, that pays: above it each query's own gather is faster."""
@@ -116,6 +116,7 @@ def attend_blocks(
 def prefill_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, slot_table: Tensor, query_row: Tensor, positions: Tensor,
     scale: float, max_tokens: int | None = None, *, share: float = SHARE, tiling: Tiling | None = None,
+    work: Work = WORK,
 ) -> Tensor:  # fmt: skip
     """See :func:`keyeloop.model_backend.kernels.ops.sparse_attention`: by unions where they are short, else by gather.
 
@@ -128,7 +129,7 @@ def prefill_attention(
     for first in range(0, tokens, QUERIES_AT_ONCE):
         part = slice(first, min(first + QUERIES_AT_ONCE, tokens))
         rows, places = query_row[part], positions[part]
-        unions = unite(places, rows, slot_table, tiling.queries, share=share, width=max_tokens)
+        unions = unite(places, rows, slot_table, tiling.queries, share=share, width=max_tokens, work=work)
         attend_blocks(q[part], k_cache, v_cache, unions, scale, out[part], tiling)
         attention.gather(q[part], k_cache, v_cache, slot_table, rows, places, scale, out[part], unions=unions)
     return out
