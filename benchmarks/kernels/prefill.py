@@ -32,8 +32,8 @@ CUTS = (
     Cut(1, 32, 1, 2, apart=True),
 )  # fmt: skip
 TILINGS = (
-    Tiling(8, 32, 4, 4, apart=False), Tiling(8, 32, 4, 4), Tiling(8, 32, 4, 3), Tiling(8, 32, 4, 2),
-    Tiling(8, 64, 4, 2), Tiling(16, 32, 8, 4), Tiling(8, 64, 4, 3),
+    Tiling(8, 32, 4, 4, apart=False), Tiling(8, 32, 4, 4), Tiling(8, 64, 4, 2), Tiling(8, 32, 4, 3),
+    Tiling(8, 32, 4, 3, lazy=True), Tiling(8, 64, 4, 2, lazy=True), Tiling(8, 32, 4, 2), Tiling(16, 32, 8, 4),
 )  # fmt: skip
 WORKS = (
     WORK, Work(264, 2048, 2048, 16, 64), Work(132, 4096, 2048, 16, 128), Work(396, 2048, 1024, 8, 80),

@@ -150,10 +150,12 @@ def test_attention_equals_softmax(shape: tuple[int, int, int], queries: int, dty
     from keyeloop.model_backend.kernels.jit.union_attention import Tiling, prefill_attention
 
     task, chosen = borders(shape=shape, dtype=dtype)
-    expected, limit = task.by_softmax(chosen), TYPES[dtype]
-    for share in (1.0, 0.0):
+    limit = TYPES[dtype]
+    task.q[:8] *= 30.0  # peaks that move far
+    expected = task.by_softmax(chosen)
+    for share, apart, lazy in ((1.0, True, False), (1.0, False, True), (0.0, True, False)):
         given = (task.q, task.k, task.v, task.table, task.rows, chosen, shape[2] ** -0.5)
-        tiling = Tiling(queries, 32, 4, 2)
+        tiling = Tiling(queries, 32, 4, 2, apart, lazy)
         found = prefill_attention(*given, share=share, tiling=tiling)
         torch.testing.assert_close(found.double(), expected, rtol=limit, atol=limit)
         assert found[-4:].abs().sum() == 0

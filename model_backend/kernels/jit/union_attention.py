@@ -33,8 +33,12 @@ class Tiling:
     stages: int
     apart: bool = True
     """All blocks of one key head before the next: what runs at a time shares keys that fit the L2 cache better."""
+    lazy: bool = False
+    """What was summed is brought to a new peak only where a peak has moved far, which sums in float32 have room for."""
 
 
+SLACK = tl.constexpr(8.0)
+"""How far, in powers of two."""
 TILING = Tiling(8, 32, 4, 4)
 EXACT_TILING = Tiling(8, 32, 4, 1)
 """For float32, whose products take no matrix units."""
@@ -43,9 +47,9 @@ EXACT_TILING = Tiling(8, 32, 4, 1)
 @triton.jit(do_not_specialize=["tokens"])
 def _attend_block(
     q, k, v, slots, masks, lengths, out, scale,
-    q_token, q_head, k_slot, k_head, v_slot, v_head, tokens, room,
+    q_token, q_head, k_head, v_head, tokens, room, K_SLOT: tl.constexpr, V_SLOT: tl.constexpr,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, APART: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, APART: tl.constexpr, LAZY: tl.constexpr,
 ):  # fmt: skip
     program, blocks = tl.program_id(0), tl.num_programs(0) // KV_HEADS
     kv_head = program // blocks if APART else program % KV_HEADS
@@ -71,22 +75,35 @@ def _attend_block(
         place = slot.to(tl.int64)
         slot = tl.load(slots + following)
         if DIM == DIM_WIDE:
-            key = tl.load(k + place[:, None] * k_slot + dims[None, :])
-            value = tl.load(v + place[:, None] * v_slot + dims[None, :])
+            key = tl.load(k + place[:, None] * K_SLOT + dims[None, :])
+            value = tl.load(v + place[:, None] * V_SLOT + dims[None, :])
         else:
-            key = tl.load(k + place[:, None] * k_slot + dims[None, :], mask=(dims < DIM)[None, :], other=0.0)
-            value = tl.load(v + place[:, None] * v_slot + dims[None, :], mask=(dims < DIM)[None, :], other=0.0)
+            key = tl.load(k + place[:, None] * K_SLOT + dims[None, :], mask=(dims < DIM)[None, :], other=0.0)
+            value = tl.load(v + place[:, None] * V_SLOT + dims[None, :], mask=(dims < DIM)[None, :], other=0.0)
         dots = tl.dot(asked, tl.trans(key), input_precision="ieee")
         chose = (mask.to(tl.int32)[None, :] >> query[:, None]) & 1
         mask = tl.load(masks + following)
-        dots = dots * scale + tl.where(chose != 0, 0.0, -1e30)
-        higher = tl.maximum(peak, tl.max(dots, 1))
-        weight = tl.exp2(dots - higher[:, None])
-        fade = tl.exp2(peak - higher)
-        total = total * fade + tl.sum(weight, 1)
-        attended = tl.dot(weight.to(value.dtype), value, attended * fade[:, None], input_precision="ieee")
+        dots = tl.where(chose != 0, dots, -float("inf"))
+        top = tl.max(dots, 1) * scale
+        if LAZY:
+            moved = tl.max(top - peak, 0) > SLACK
+            higher = tl.maximum(peak, top) if moved else peak
+        else:
+            higher = tl.maximum(peak, top)
+        weight = tl.exp2(dots * scale - higher[:, None])
+        if LAZY:
+            if moved:
+                fade = tl.exp2(peak - higher)
+                total *= fade
+                attended *= fade[:, None]
+            total += tl.sum(weight, 1)
+            attended = tl.dot(weight.to(value.dtype), value, attended, input_precision="ieee")
+        else:
+            fade = tl.exp2(peak - higher)
+            total = total * fade + tl.sum(weight, 1)
+            attended = tl.dot(weight.to(value.dtype), value, attended * fade[:, None], input_precision="ieee")
         peak = higher
-    found = (peak > -1e29) | (total != total)
+    found = (total > 0.0) | (total != total)
     attended = tl.where(found[:, None], attended / tl.where(total > 0.0, total, 1.0)[:, None], 0.0)
     heads = KV_HEADS * GROUP
     tl.store(
@@ -107,9 +124,10 @@ def attend_blocks(
     wide = max(triton.next_power_of_2(group), 16 // unions.queries)
     _attend_block[(blocks * kv_heads,)](
         q, k_cache, v_cache, unions.slots, unions.masks, unions.lengths, out, scale * math.log2(math.e), q.stride(0),
-        q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0), v_cache.stride(1), tokens,
-        unions.slots.shape[1], kv_heads, group, wide, dim, max(16, triton.next_power_of_2(dim)), unions.queries,
-        tiling.keys, tiling.apart, num_warps=tiling.warps, num_stages=tiling.stages,
+        q.stride(1), k_cache.stride(1), v_cache.stride(1), tokens, unions.slots.shape[1], k_cache.stride(0),
+        v_cache.stride(0), kv_heads, group, wide, dim, max(16, triton.next_power_of_2(dim)), unions.queries,
+        tiling.keys, tiling.apart, tiling.lazy,
+        num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
 
 
