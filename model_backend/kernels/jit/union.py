@@ -96,12 +96,12 @@ def _guess(
 
 
 @triton.jit(  # memory taken to be unaligned is read by neighbouring threads in turn, as what is scattered is written
-    do_not_specialize=["tokens", "blocks", "chosen"],
+    do_not_specialize=["tokens", "blocks", "chosen", "places"],
     do_not_specialize_on_alignment=["positions", "rows", "words", "listed"],
 )
 def _unite(
     positions, rows, table, words, listed, slots, masks, lengths, most, tokens, blocks, chosen,
-    table_stride, word_stride, listed_stride, room,
+    table_stride, word_stride, listed_stride, room, places,
     QUERIES: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr, PIECE: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
     SHARED: tl.constexpr = 32 // BITS
@@ -127,11 +127,11 @@ def _unite(
                     for start in range(begin * chosen, stop, TILE):
                         index = start + lane
                         place = tl.load(chose + index, mask=index < stop, other=-1)
-                        there = place >= 0
+                        there = (place >= 0) & (place < places)
                         bit = (tl.maximum(place, 0) % SHARED) * BITS + index // chosen
                         tl.atomic_or(words + place // SHARED, 1 << bit, mask=there, sem="relaxed")
                         count += there.to(tl.int32)
-                        last = tl.maximum(last, place)
+                        last = tl.maximum(last, tl.where(there, place, -1))
                     tl.debug_barrier()
                     before = total
                     limit = tl.max(last, 0) // SHARED + 1
@@ -188,7 +188,7 @@ def unite(
 
     A block whose list would hold more than ``share`` of all its choices, by a sample's guess that may be off by a few
     hundredths, has none (length -1). The sample takes each query's places to be ascending; another order costs speed
-    alone. ``width`` bounds the places, below 2**23; without it, they are bounded by the table.
+    alone. ``width`` bounds the places, below 2**23; without it, the table does. What lies beyond is left out.
     """
     (tokens, chosen), device = positions.shape, positions.device
     blocks, most = triton.cdiv(tokens, queries), min(1.0, share + 2 * MARGIN) if share > 0.0 else 0.0
@@ -211,7 +211,7 @@ def unite(
         listed = torch.empty(programs, room, dtype=torch.int32 if bits == 8 else torch.int64, device=device)
         _unite[(programs,)](
             positions, query_row, slot_table, marks, listed, slots, masks, lengths, most, tokens,
-            blocks, chosen, slot_table.stride(0), words, room, room, queries, bits,
+            blocks, chosen, slot_table.stride(0), words, room, room, places, queries, bits,
             min(work.choices, triton.next_power_of_2(queries * chosen)), work.words, PAD,
             num_warps=work.warps, maxnreg=work.registers,
         )  # fmt: skip
