@@ -51,7 +51,7 @@ def _share_of(program, splits, KV_HEADS: tl.constexpr, APART: tl.constexpr):
 @triton.jit(do_not_specialize=["chosen", "splits"], do_not_specialize_on_alignment=["rows", "taken"])
 def _attend(
     q, k, v, table, rows, positions, out, peaks, sums, taken, scale,
-    q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,
+    q_token, q_head, k_head, v_head, table_stride, chosen, K_SLOT: tl.constexpr, V_SLOT: tl.constexpr,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
     splits, KEYS: tl.constexpr, SHARED: tl.constexpr, LOOK: tl.constexpr, BLOCK: tl.constexpr,
     APART: tl.constexpr,
@@ -86,8 +86,8 @@ def _attend(
         there = slot >= 0
         address = slot.to(tl.int64)[:, None]
         found = there[:, None] & (dims < DIM)[None, :]
-        key = tl.load(k + address * k_slot + dims[None, :], mask=found, other=0.0)
-        value = tl.load(v + address * v_slot + dims[None, :], mask=found, other=0.0)
+        key = tl.load(k + address * K_SLOT + dims[None, :], mask=found, other=0.0)
+        value = tl.load(v + address * V_SLOT + dims[None, :], mask=found, other=0.0)
         slot = tl.load(table + later, mask=later >= 0, other=-1)
         later = tl.load(positions + index + 2 * KEYS + lane, mask=index + 2 * KEYS + lane < stop, other=-1)
         dots = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
@@ -114,7 +114,7 @@ def _attend(
 @triton.jit(do_not_specialize=["chosen", "splits"], do_not_specialize_on_alignment=["rows", "taken"])
 def _attend_turned(
     q, k, v, table, rows, positions, out, peaks, sums, taken, scale,
-    q_token, q_head, k_slot, k_head, v_slot, v_head, table_stride, chosen,
+    q_token, q_head, k_head, v_head, table_stride, chosen, K_SLOT: tl.constexpr, V_SLOT: tl.constexpr,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
     splits, KEYS: tl.constexpr, SHARED: tl.constexpr, LOOK: tl.constexpr, BLOCK: tl.constexpr,
     APART: tl.constexpr,
@@ -149,9 +149,9 @@ def _attend_turned(
         there = slot >= 0
         address = slot.to(tl.int64)[:, None]
         found = there[:, None] & (dims < DIM)[None, :]
-        key = tl.load(k + address * k_slot + dims[None, :], mask=found, other=0.0)
+        key = tl.load(k + address * K_SLOT + dims[None, :], mask=found, other=0.0)
         value = tl.load(
-            v + slot.to(tl.int64)[None, :] * v_slot + dims[:, None],
+            v + slot.to(tl.int64)[None, :] * V_SLOT + dims[:, None],
             mask=there[None, :] & (dims < DIM)[:, None],
             other=0.0,
         )
@@ -223,8 +223,8 @@ def gather(
     kernel[(tokens * kv_heads * cut.splits,)](
         q, k_cache, v_cache, slot_table, query_row, positions, parts, peaks, sums,
         query_row if unions is None else unions.lengths,
-        scale * math.log2(math.e), q.stride(0), q.stride(1), k_cache.stride(0), k_cache.stride(1), v_cache.stride(0),
-        v_cache.stride(1), slot_table.stride(0), chosen, kv_heads, group, group_wide, dim,
+        scale * math.log2(math.e), q.stride(0), q.stride(1), k_cache.stride(1), v_cache.stride(1),
+        slot_table.stride(0), chosen, k_cache.stride(0), v_cache.stride(0), kv_heads, group, group_wide, dim,
         dim_wide, cut.splits, cut.keys, cut.splits > 1, LOOK, 0 if unions is None else unions.queries,
         cut.apart, num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
