@@ -22,7 +22,7 @@ from keyeloop.model_backend.kernels.jit.moe_layer import Plan, Tile
 GPU = DEVICE.type == "cuda"
 EXPERTS, TOP, HIDDEN, INTER = (128, 8, 2048, 768) if GPU else (8, 2, 64, 32)
 DTYPE = torch.bfloat16 if GPU else torch.float32
-TOKENS = (64, 16384, 1, 8, 256, 4096, 1024) if GPU else (3, 20)
+TOKENS = (64, 16384, 4096, 1, 8, 256, 1024) if GPU else (3, 20)
 DIFFERENT = 4
 """Inputs that calls of few tokens go through in turn, since the weights of one might stay in the L2 cache."""
 CHECKED, REPEATS, LIMIT = 128, 20, 1e-2
@@ -57,10 +57,10 @@ MORE = Plan(
 MANY = Plan(
     128, Tile(128, 64, 8, 4, joined=True), Tile(256, 64, 8, 4, lasting=1)
 ), (
-    Tile(128, 64, 8, 4, joined=True, lasting=1), Tile(128, 64, 8, 4, joined=True, copied=True),
-    Tile(128, 64, 8, 4, joined=True, lasting=1, copied=True), Tile(128, 64, 8, 4), Tile(64, 64, 4, 3, joined=True),
+    Tile(128, 64, 8, 4, joined=True, lasting=1, copied=True), Tile(128, 64, 8, 4, joined=True, lasting=1),
+    Tile(128, 64, 8, 4),
 ), (
-    Tile(256, 64, 8, 3, lasting=1, copied=True), Tile(256, 32, 8, 6, lasting=1, copied=True), Tile(256, 64, 8, 4),
+    Tile(256, 64, 8, 3, lasting=1, copied=True), Tile(256, 32, 8, 6, lasting=1, copied=True),
     Tile(128, 64, 4, 3, lasting=2),
 )  # fmt: skip
 OTHERS = {

@@ -27,18 +27,12 @@ from keyeloop.model_backend.kernels.jit.union_attention import Tiling
 CONTEXT, QUERIES = 131072, 32 if SMALL else 8192
 GOAL_MS = 1.4
 NAIVE = Cut(1, 32, 1, 2, turned=False)
-CUTS = (
-    Cut(1, 16, 1, 3, apart=True), Cut(1, 16, 1, 3), Cut(1, 16, 1, 4, apart=True), Cut(1, 32, 1, 3, apart=True),
-    Cut(1, 32, 1, 2, apart=True),
-)  # fmt: skip
+CUTS = (Cut(1, 32, 1, 3, apart=True), Cut(1, 16, 1, 3, apart=True), Cut(1, 16, 1, 3), Cut(1, 32, 1, 2, apart=True))
 TILINGS = (
-    Tiling(8, 32, 4, 4, apart=False), Tiling(8, 32, 4, 4), Tiling(8, 64, 4, 2), Tiling(8, 32, 4, 3),
-    Tiling(8, 32, 4, 3, lazy=True), Tiling(8, 64, 4, 2, lazy=True), Tiling(8, 32, 4, 2), Tiling(16, 32, 8, 4),
+    Tiling(8, 32, 4, 3), Tiling(8, 32, 4, 2), Tiling(8, 32, 4, 3, apart=False), Tiling(8, 32, 4, 4),
+    Tiling(8, 64, 4, 2), Tiling(16, 32, 8, 4),
 )  # fmt: skip
-WORKS = (
-    WORK, Work(264, 2048, 2048, 16, 64), Work(132, 4096, 2048, 16, 128), Work(396, 2048, 1024, 8, 80),
-    Work(132, 8192, 4096, 32, 64),
-)  # fmt: skip
+WORKS = (WORK, Work(264, 4096, 2048, 16, 64), Work(132, 4096, 2048, 16, 128), Work(396, 2048, 1024, 8, 80))
 CURVE = (0.9, 0.5, 0.0, 0.7, 0.8, 0.95, 0.6)
 Row = dict[str, object]
 
@@ -117,7 +111,9 @@ def _tilings(case: Case, chosen: Tensor, naive_ms: float | None, stop: float) ->
                     "goal_ms": GOAL_MS}  # fmt: skip
         _timed(row, case, chosen, _prefill(case, chosen, tiling=tiling))
         with suppress(Exception):
-            made = union.unite(chosen, case.rows, case.table, tiling.queries, share=0.5, width=case.context)
+            made = union.unite(
+                chosen, case.rows, case.table, tiling.queries, share=union_attention.SHARE, width=case.context
+            )
             row["union / k"] = float(made.lengths.float().mean()) / TOPK
             out = torch.empty_like(case.q)
             attend = (case.q, case.k, case.v, made, case.scale, out, tiling)
@@ -135,7 +131,9 @@ def _builders(case: Case, chosen: Tensor, stop: float) -> Any:
             break
         row: Row = {"kernel": "unions built", "shape": _shape("90 %"), "variant": spelled(work),
                     "floor_ms": ceilings().floor_ms(nbytes=4.0 * chosen.numel())}  # fmt: skip
-        build = partial(union.unite, chosen, case.rows, case.table, 8, share=0.5, width=case.context, work=work)
+        build = partial(
+            union.unite, chosen, case.rows, case.table, 8, share=union_attention.SHARE, width=case.context, work=work
+        )
         try:
             made = build()
             expected = expected or _by_sorting(case, chosen)
@@ -215,7 +213,7 @@ def _compile(case: Case, chosen: Tensor) -> None:
     def made(work: Work) -> None:
         with suppress(Exception):
             few = slice(0, 16)
-            union.unite(chosen[few], case.rows[few], case.table, 8, share=0.5, work=work)
+            union.unite(chosen[few], case.rows[few], case.table, 8, share=union_attention.SHARE, work=work)
 
     with ThreadPoolExecutor(12) as pool:
         for work in WORKS:

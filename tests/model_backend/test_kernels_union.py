@@ -134,10 +134,19 @@ def test_blocks_that_share_too_little_have_no_list() -> None:
     lengths = union.unite(chosen, task.rows, task.table, 8, share=0.5).lengths.tolist()
     assert lengths[1] == -1
     assert all(64 <= length <= 64 * 4 for length in (lengths[0], lengths[2]))
-    # the list is the judge, whatever the sample says: a sample of places that all share, lists that do not fit
-    exact = unions.union_sizes(chosen, 8)
-    tight = float(exact[0] - 1) / (8 * 64)
-    assert union.unite(chosen, task.rows, task.table, 8, share=tight).lengths[0] == -1
+
+
+@on_triton
+def test_the_list_is_the_judge_whatever_the_sample_says() -> None:
+    """All share what is sampled, and nothing else: the list that is begun does not fit."""
+    from keyeloop.model_backend.kernels.jit import union
+
+    index, query = torch.arange(1024), torch.arange(8).unsqueeze(1)
+    chosen = (index * 8 + torch.where(index % 8 == 4, 0, query)).to(torch.int32).to(DEVICE)
+    rows, table = torch.zeros(8, dtype=torch.int32), torch.arange(8192, dtype=torch.int32).unsqueeze(0)
+    given = (chosen, rows.to(DEVICE), table.to(DEVICE), 8)
+    assert union.unite(*given, share=0.5).lengths.tolist() == [-1]
+    assert union.unite(*given, share=1.0).lengths.tolist() == [128 + 8 * 896]
 
 
 @on_triton
@@ -153,9 +162,9 @@ def test_attention_equals_softmax(shape: tuple[int, int, int], queries: int, dty
     limit = TYPES[dtype]
     task.q[:8] *= 30.0  # peaks that move far
     expected = task.by_softmax(chosen)
-    for share, apart, lazy in ((1.0, True, False), (1.0, False, True), (0.0, True, False)):
+    for share, apart in ((1.0, True), (1.0, False), (0.0, True)):
         given = (task.q, task.k, task.v, task.table, task.rows, chosen, shape[2] ** -0.5)
-        tiling = Tiling(queries, 32, 4, 2, apart, lazy)
+        tiling = Tiling(queries, 32, 4, 2, apart)
         found = prefill_attention(*given, share=share, tiling=tiling)
         torch.testing.assert_close(found.double(), expected, rtol=limit, atol=limit)
         assert found[-4:].abs().sum() == 0

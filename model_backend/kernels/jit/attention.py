@@ -241,4 +241,6 @@ def _cut(programs: int, chosen: int, dtype: torch.dtype, *, whole: bool) -> Cut:
         splits = int(triton.next_power_of_2(most))
     if dtype == torch.float32:
         return Cut(splits, 32, 4, 1)
-    return Cut(splits, 16, 1, 3, apart=whole) if splits == 1 else Cut(splits, 64, 4, 2, turned=False)
+    if whole:
+        return Cut(splits, 32, 1, 3, apart=True)
+    return Cut(splits, 16, 1, 3) if splits == 1 else Cut(splits, 64, 4, 2, turned=False)

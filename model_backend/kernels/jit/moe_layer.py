@@ -58,7 +58,15 @@ PLANS = (
     (8, Plan(16, Tile(64, 128, 4, 3), Tile(128, 128, 4, 3), chained=True)),
     (24, Plan(32, Tile(128, 128, 8, 3), Tile(128, 128, 4, 3), chained=True)),
     (96, Plan(64, Tile(64, 64, 4, 4, joined=True), Tile(128, 64, 4, 4), chained=True)),
-    (float("inf"), Plan(128, Tile(128, 64, 8, 4, joined=True), Tile(256, 64, 8, 4, lasting=1))),
+    (256, Plan(128, Tile(128, 64, 8, 4, joined=True), Tile(256, 64, 8, 4, lasting=1))),
+    (
+        float("inf"),
+        Plan(
+            128,
+            Tile(128, 64, 8, 4, joined=True, lasting=1, copied=True),
+            Tile(256, 64, 8, 3, lasting=1, copied=True),
+        ),
+    ),
 )
 """By tokens per expert, at most: the fastest of the tiles measured in bfloat16 on an H200."""
 PLAIN = Plan(16, Tile(16, 32, 4, 2), Tile(32, 32, 4, 2))

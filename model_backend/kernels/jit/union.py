@@ -21,7 +21,7 @@ PAD = 128
 MARGIN = 0.03
 """How far above the share a guess may lie, and twice as far a list: what was built is seldom thrown away."""
 SAMPLE = 16
-"""Choices of each query that the first guess of a block's overlap rests on."""
+"""Choices of each query that the first guess of a block's overlap rests on, others for each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Work:
     """A thread's, at most: fewer let more programs run on a processor."""
 
 
-WORK = Work(264, 4096, 2048, 16, 64)
+WORK = Work(264, 2048, 2048, 16, 64)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _distinct(positions, rows, first, tokens, chosen, steps, QUERIES: tl.constex
     """Distinct places as a part of all choices of a block, guessed from some of them by looking each up everywhere."""
     number = tl.arange(0, QUERIES * SAMPLE)
     token = first + number // SAMPLE
-    index = ((number % SAMPLE) * 2 + 1) * chosen // (2 * SAMPLE)
+    index = ((number % SAMPLE * QUERIES + number // SAMPLE) * 2 + 1) * chosen // (2 * SAMPLE * QUERIES)
     asks = token < tokens
     row = tl.load(rows + token, mask=asks, other=-1)
     place = tl.load(positions + token * chosen + index, mask=asks, other=-1)

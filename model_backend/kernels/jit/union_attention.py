@@ -17,7 +17,7 @@ from torch import Tensor
 from keyeloop.model_backend.kernels.jit import attention
 from keyeloop.model_backend.kernels.jit.union import WORK, Unions, Work, unite
 
-SHARE = 0.5
+SHARE = 0.58
 """Longest list, as a part of all choices of a block, that pays: above it each query's own gather is faster."""
 QUERIES_AT_ONCE = 8192
 """Bounds the memory of the lists."""
@@ -33,13 +33,9 @@ class Tiling:
     stages: int
     apart: bool = True
     """All blocks of one key head before the next: what runs at a time shares keys that fit the L2 cache better."""
-    lazy: bool = False
-    """What was summed is brought to a new peak only where a peak has moved far, which sums in float32 have room for."""
 
 
-SLACK = tl.constexpr(8.0)
-"""How far, in powers of two."""
-TILING = Tiling(8, 32, 4, 4)
+TILING = Tiling(8, 32, 4, 3)
 EXACT_TILING = Tiling(8, 32, 4, 1)
 """For float32, whose products take no matrix units."""
 
@@ -49,7 +45,7 @@ def _attend_block(
     q, k, v, slots, masks, lengths, out, scale,
     q_token, q_head, k_head, v_head, tokens, room, K_SLOT: tl.constexpr, V_SLOT: tl.constexpr,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_WIDE: tl.constexpr, DIM: tl.constexpr, DIM_WIDE: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, APART: tl.constexpr, LAZY: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     program, blocks = tl.program_id(0), tl.num_programs(0) // KV_HEADS
     kv_head = program // blocks if APART else program % KV_HEADS
@@ -85,23 +81,11 @@ def _attend_block(
         mask = tl.load(masks + following)
         dots = tl.where(chose != 0, dots, -float("inf"))
         top = tl.max(dots, 1) * scale
-        if LAZY:
-            moved = tl.max(top - peak, 0) > SLACK
-            higher = tl.maximum(peak, top) if moved else peak
-        else:
-            higher = tl.maximum(peak, top)
+        higher = tl.maximum(peak, top)
         weight = tl.exp2(dots * scale - higher[:, None])
-        if LAZY:
-            if moved:
-                fade = tl.exp2(peak - higher)
-                total *= fade
-                attended *= fade[:, None]
-            total += tl.sum(weight, 1)
-            attended = tl.dot(weight.to(value.dtype), value, attended, input_precision="ieee")
-        else:
-            fade = tl.exp2(peak - higher)
-            total = total * fade + tl.sum(weight, 1)
-            attended = tl.dot(weight.to(value.dtype), value, attended * fade[:, None], input_precision="ieee")
+        fade = tl.exp2(peak - higher)
+        total = total * fade + tl.sum(weight, 1)
+        attended = tl.dot(weight.to(value.dtype), value, attended * fade[:, None], input_precision="ieee")
         peak = higher
     found = (total > 0.0) | (total != total)
     attended = tl.where(found[:, None], attended / tl.where(total > 0.0, total, 1.0)[:, None], 0.0)
@@ -126,8 +110,7 @@ def attend_blocks(
         q, k_cache, v_cache, unions.slots, unions.masks, unions.lengths, out, scale * math.log2(math.e), q.stride(0),
         q.stride(1), k_cache.stride(1), v_cache.stride(1), tokens, unions.slots.shape[1], k_cache.stride(0),
         v_cache.stride(0), kv_heads, group, wide, dim, max(16, triton.next_power_of_2(dim)), unions.queries,
-        tiling.keys, tiling.apart, tiling.lazy,
-        num_warps=tiling.warps, num_stages=tiling.stages,
+        tiling.keys, tiling.apart, num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
 
 
