@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from apart import said_apart
 from ceilings import ceilings
 from index_case import DIM, HEADS, TOPK, IndexCase
 from timing import DEVICE, median_ms
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda.scoring import Walk
+from keyeloop.model_backend.kernels.jit import fused
 from keyeloop.model_backend.kernels.jit import scores as scoring
 from keyeloop.model_backend.kernels.jit.scores import Tile
 from keyeloop.model_backend.keye.indexer import IndexerMode
@@ -19,14 +22,8 @@ from keyeloop.model_backend.keye.indexer import IndexerMode
 QUERIES, CONTEXT, BATCH = 4096, 131072, 64
 GOAL_MS = 1.05
 TORCH_QUERIES = 64
-TILES = (
-    Tile(16, 64, 4, 5),
-    Tile(8, 64, 4, 5),
-    Tile(16, 64, 4, 3),
-    Tile(8, 128, 4, 5),
-    Tile(16, 128, 8, 5),
-    Tile(32, 64, 8, 5),
-)
+TILES = (Tile(16, 64, 4, 5), Tile(8, 64, 4, 5))
+WALKS = (Walk(2, 4, True), Walk(2, 4, False), Walk(2, 6, False), Walk(1, 4, False), Walk(3, 6, False))
 Row = dict[str, object]
 
 
@@ -38,16 +35,17 @@ def rows(seconds: float, queries: int = QUERIES, context: int = CONTEXT, batch: 
         case = IndexCase.of(mode, context, queries)
         out = torch.full((queries, context), torch.nan, device=DEVICE)
         known: Row = {"kernel": f"scores stored, {mode}", "shape": f"{queries} x {context}", "goal_ms": GOAL_MS}
-        known |= {
-            "floor_ms": floor_ms(case),
-            "baseline": "torch bf16, 64 queries, scaled",
-            "baseline_ms": torch_ms(case),
-        }
-        default = scoring.Scoring.of(case.q, case.weights, case.index_k).tile(one_each=False)
-        for tile in dict.fromkeys((default, *TILES) if mode == "fp8" else (default, TILES[1], TILES[2])):
-            if time.monotonic() > stop:
-                return
+        known |= {"floor_ms": floor_ms(case), "baseline": "torch bf16, 64 queries, scaled"}
+        known |= {"baseline_ms": torch_ms(case)}
+        for tile in TILES if mode == "fp8" else TILES[:1]:
             yield known | {"variant": spelled(tile)} | measured(case, out, tile=tile)
+        if mode == "fp8":
+            said = said_apart("scores")
+            yield {"kernel": "scores in CUDA C++, small", "error": said}
+            for walk in () if said.startswith("failed") else WALKS:
+                if time.monotonic() > stop:
+                    return
+                yield known | {"variant": spelled(walk)} | repeated(case, out, walk)
         del case, out
     for shared in (False, True):
         case = IndexCase.of("fp8", context, 1, batch, shared)
@@ -59,6 +57,35 @@ def rows(seconds: float, queries: int = QUERIES, context: int = CONTEXT, batch: 
                 return
             part = {"variant": f"{known['variant']}, {'one' if one_each else 'many'} each"}
             yield known | part | measured(case, out, one_each=one_each, graph=True)
+
+
+def repeated(case: IndexCase, expected: Tensor, walk: Walk) -> Row:
+    """The kernel in CUDA C++: whether it has the bits that Triton's left in ``expected``, and its time."""
+    out = torch.full_like(expected, torch.nan)
+
+    def same() -> object:
+        differ = int((out.view(torch.int32) != expected.view(torch.int32)).sum())
+        return "the same bits" if not differ else f"wrong: {differ} differ, {error_of(case, out)}"
+
+    return attempted(lambda: scoring.scores(*case.given, out, one_each=False, tile=walk), same)
+
+
+def small() -> str:
+    """Both results of the kernel in CUDA C++ beside Triton's, for two requests that meet in a tile."""
+    case = IndexCase.of("fp8", 5056, 43, 2)
+    for step in (1, 32):
+        found, expected = (torch.full((86, 5056), torch.nan, device=DEVICE) for _ in range(2))
+        for out, tile in ((expected, None), (found, WALKS[0])):
+            scoring.scores(*case.given, out, one_each=False, step=step, tile=tile)
+        differ = (found.view(torch.int32) != expected.view(torch.int32)).nonzero()
+        if len(differ):
+            first = tuple(differ[0].tolist())
+            return f"wrong: {len(differ)} differ, step {step}, first {first}: {found[first]} for {expected[first]}"
+    chosen, wanted = (torch.full((86, TOPK), -7, dtype=torch.int32, device=DEVICE) for _ in range(2))
+    passed = [fused.select(*case.given, 4096, 5056, out, tile=t) for out, t in ((wanted, None), (chosen, WALKS[0]))]
+    if not torch.equal(*passed):
+        return f"wrong: {passed[1][:4].tolist()} pass for {passed[0][:4].tolist()}"
+    return "the same bits" if torch.equal(chosen, wanted) else "wrong: other places"
 
 
 def measured(
@@ -110,6 +137,12 @@ def torch_ms(case: IndexCase) -> float:
     return some * len(case.q) / count
 
 
-def spelled(tile: Tile) -> str:
-    """Queries x keys, warps, stages."""
+def spelled(tile: Tile | Walk) -> str:
+    """Queries x keys, warps, stages; or of a walk tiles a step and in memory."""
+    if isinstance(tile, Walk):
+        return f"CUDA, {tile.tiles} of {tile.stages} tiles{', fenced' if tile.fenced else ''}"
     return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages"
+
+
+if __name__ == "__main__":
+    print(small())

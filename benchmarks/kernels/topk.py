@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import chain
 from typing import Any
 
 import torch
+from apart import said_apart
 from ceilings import ceilings
 from index_case import TOPK, IndexCase
 from scores import attempted, floor_ms, spelled
@@ -15,16 +17,16 @@ from timing import DEVICE, median_ms
 from torch import Tensor
 
 from keyeloop.model_backend.kernels import ops, reference, selecting
+from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.jit import fused
 from keyeloop.model_backend.kernels.jit import topk as selection
-from keyeloop.model_backend.kernels.jit.scores import Tile
 from keyeloop.model_backend.keye.indexer import IndexerMode
 
 GIVEN = (4096, 131072)
 LONG: tuple[tuple[IndexerMode, int, int, float | None], ...] = (
     ("fp8", 8192, 262144, 5.5), ("fp8", 2048, 131072, None), ("exact", 2048, 131072, None), ("fp8", 2048, 32768, None)
 )  # fmt: skip
-TILES = (Tile(8, 64, 4, 5), Tile(16, 64, 4, 3), Tile(8, 128, 4, 5))
+WALKS = (Walk(2, 4, True), Walk(2, 6, False))
 DECODING = (64, 131072)
 Row = dict[str, object]
 
@@ -35,7 +37,7 @@ def rows(
     """The most telling first: without scores in memory, of given scores, decoding, other tiles."""
     stop = time.monotonic() + seconds
     makers = [fused_rows(*long[0]), given_rows(*given), *(fused_rows(*each) for each in long[1:3])]
-    makers += [tile_rows(*long[0][:3]), decode_rows(*decoding), *(fused_rows(*each) for each in long[3:])]
+    makers += [decode_rows(*decoding), *(fused_rows(*each) for each in long[3:])]
     for row in chain.from_iterable(makers):
         yield row
         if time.monotonic() > stop:
@@ -46,28 +48,36 @@ def fused_rows(mode: IndexerMode, queries: int, context: int, goal_ms: float | N
     """Selection without scores in memory, beside by parts; then what each kernel took."""
     case = IndexCase.of(mode, context, queries)
     out, expected = (torch.full((queries, TOPK), -7, dtype=torch.int32, device=DEVICE) for _ in range(2))
-    rest = (context, out)
-    row: Row = {"kernel": f"select, {mode}", "shape": f"{queries} x {context}", "variant": "no scores in memory"}
+    by_parts(case, expected)
+    row: Row = {"kernel": f"select, {mode}", "shape": f"{queries} x {context}"}
     row |= {"floor_ms": floor_ms(case, stored=False), "goal_ms": goal_ms}
-    row |= attempted(lambda: selecting.select_fused(*case.given, *rest), lambda: same(out, case, expected))
-    row |= {"baseline": "by parts", "baseline_ms": median_ms(lambda: by_parts(case, out), seconds=0.1)}
-    yield row
+    beside: Row = {"baseline": "by parts", "baseline_ms": median_ms(lambda: by_parts(case, out), seconds=0.1)}
+    for tile in (*walks_here(), None) if mode == "fp8" else (None,):
+        name = "Triton" if tile is None else spelled(tile)
+        out.fill_(-7)
+        work = lambda t=tile: selecting.select_fused(*case.given, context, out, tile=t)  # type: ignore[misc]  # noqa: E731
+        yield row | {"variant": name} | attempted(work, lambda w=work: same(w, out, expected)) | beside  # type: ignore[misc]
+        for part, taken in profiled(work):
+            yield {"kernel": row["kernel"], "shape": row["shape"], "variant": f"{name}, part {part}", "ms": taken}
     room = selection.room_for(TOPK)
     some = min(queries, selecting.FUSED_BYTES // fused.bytes_per_query(context, room))
     passed = fused.select(*(x[-some:] for x in case.given[:2]), *case.given[2:4],
                           *(x[-some:] for x in case.given[4:6]), TOPK, room, context, out[-some:])  # fmt: skip
     missed = int(((passed < TOPK) | (passed > room)).sum())
     yield row | {"variant": f"passed {int(passed.min())} to {int(passed.max())}, {missed} missed", "ms": None}
-    for name, taken in profiled(lambda: selecting.select_fused(*case.given, *rest)):
-        yield {"kernel": row["kernel"], "shape": row["shape"], "variant": f"part {name}", "ms": taken}
 
 
-def same(out: Tensor, case: IndexCase, expected: Tensor) -> object:
+@cache
+def walks_here() -> tuple[Walk, ...]:
+    """Ways of the kernel in CUDA C++, if a first run apart ended well."""
+    return () if said_apart("scores").startswith("failed") else WALKS
+
+
+def same(work: Callable[[], Any], out: Tensor, expected: Tensor) -> object:
     """Twice the same bits, and those that selection by parts gives."""
-    by_parts(case, expected)
     differ = int((out != expected).any(1).sum())
     before = out.clone()
-    selecting.select_fused(*case.given, case.context, out)
+    work()
     if not torch.equal(before, out):
         return "wrong: not the same bits again"
     return "exact" if not differ else f"wrong: {differ} rows"
@@ -76,22 +86,6 @@ def same(out: Tensor, case: IndexCase, expected: Tensor) -> object:
 def by_parts(case: IndexCase, out: Tensor) -> None:
     """Scores written and read."""
     selecting.select_by_parts(*case.given, case.context, out, one_each=False)
-
-
-def tile_rows(mode: IndexerMode, queries: int, context: int) -> Iterator[Row]:
-    """Other tiles of the kernel that scores and marks, over as many queries as are done at once."""
-    room = selection.room_for(TOPK)
-    some = min(queries, selecting.FUSED_BYTES // fused.bytes_per_query(context, room) // 16 * 16)
-    case = IndexCase.of(mode, context, some)
-    out, expected = (torch.full((some, TOPK), -7, dtype=torch.int32, device=DEVICE) for _ in range(2))
-    by_parts(case, expected)
-    for tile in (None, *TILES):
-        row: Row = {"kernel": f"select, {mode}", "shape": f"{some} x {context}, no fallback"}
-        row |= {"variant": "as chosen" if tile is None else spelled(tile), "floor_ms": floor_ms(case, stored=False)}
-        yield row | attempted(
-            lambda t=tile: fused.select(*case.given, room, context, out, tile=t),  # type: ignore[misc]
-            lambda: "exact" if torch.equal(out, expected) else "wrong: other places",
-        )
 
 
 def given_rows(count: int, width: int) -> Iterator[Row]:

@@ -6,10 +6,12 @@ import torch
 import triton
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import fused
 from keyeloop.model_backend.kernels.jit import scores as scoring
 from keyeloop.model_backend.kernels.jit import topk as selection
+from keyeloop.model_backend.kernels.jit.scores import Tile
 
 SCORE_BYTES = 512 << 20
 """Size that the score buffer may have (one query's row at the least); bounds memory, never changes a result."""
@@ -48,6 +50,7 @@ def select(
 def select_fused(
     index_q: Tensor, index_weight: Tensor, index_k: IndexKeys, slot_table: Tensor, query_row: Tensor,
     query_position: Tensor, topk: int, width: int, out: Tensor, *, one_each: bool = False,
+    tile: Tile | Walk | None = None,
 ) -> None:  # fmt: skip
     """Without scores in memory but those of queries whose gate missed; ``topk`` as :func:`topk.gated` wants it."""
     room = selection.room_for(topk)
@@ -55,7 +58,7 @@ def select_fused(
     for first in range(0, len(index_q), most):
         part = slice(first, min(first + most, len(index_q)))
         given = (index_q[part], index_weight[part], index_k, slot_table, query_row[part], query_position[part], topk)
-        passed = fused.select(*given, room, width, out[part])
+        passed = fused.select(*given, room, width, out[part], tile=tile)
         select_by_parts(*given, width, out[part], one_each=one_each, passed=passed)
 
 

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda import scoring
+from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit.ordering import failed, sampled_place
 from keyeloop.model_backend.kernels.jit.tile import asked, scales_of, scored
@@ -135,20 +137,24 @@ class Scoring:
 def scores(
     index_q: Tensor, index_weight: Tensor, index_k: IndexKeys, slot_table: Tensor, query_row: Tensor,
     query_position: Tensor, topk: int, out: Tensor, *, one_each: bool, step: int = 1, passed: Tensor | None = None,
-    room: int = 0, tile: Tile | None = None,
+    room: int = 0, tile: Tile | Walk | None = None,
 ) -> None:  # fmt: skip
     """Writes ``out`` [T, width] float32 at the places that each query sees, if these are more than ``topk``.
 
     ``one_each`` says that adjacent queries are mostly of different requests, as in decoding. With ``step`` over 1 only
     one place in each such step is scored and written under its number. With ``passed`` only queries are done where that
-    is under ``topk`` or over ``room``.
+    is under ``topk`` or over ``room``. A ``tile`` that is a walk takes the kernel in CUDA C++.
     """
-    given = Scoring.of(index_q, index_weight, index_k, 16 if one_each else 2)
-    tile, tokens = tile or given.tile(one_each), len(index_q)
+    if isinstance(tile, Walk):
+        given = (index_q, index_weight, index_k, slot_table, query_row, query_position, topk, out)
+        scoring.score(*given, width=out.shape[1], step=step, walk=tile)
+        return
+    known = Scoring.of(index_q, index_weight, index_k, 16 if one_each else 2)
+    tile, tokens = tile or known.tile(one_each), len(index_q)
     tiles = triton.cdiv(tokens, tile.queries)
     splits = max(1, min(triton.cdiv(out.shape[1], tile.keys), triton.cdiv(PROGRAMS, tiles)))
     _score[(tiles, splits)](
-        *given.tensors, slot_table, query_row, query_position, query_row if passed is None else passed, out, tokens,
-        slot_table.stride(0), given.tensors[2].stride(0), out.stride(0), topk, room, *given.shape, tile.queries,
-        tile.keys, given.scaled, given.native, step, passed is not None, num_warps=tile.warps, num_stages=tile.stages,
+        *known.tensors, slot_table, query_row, query_position, query_row if passed is None else passed, out, tokens,
+        slot_table.stride(0), known.tensors[2].stride(0), out.stride(0), topk, room, *known.shape, tile.queries,
+        tile.keys, known.scaled, known.native, step, passed is not None, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
