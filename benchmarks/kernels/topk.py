@@ -17,6 +17,7 @@ from timing import DEVICE, median_ms
 from torch import Tensor
 
 from keyeloop.model_backend.kernels import ops, reference, selecting
+from keyeloop.model_backend.kernels.cuda import choice
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.jit import fused
 from keyeloop.model_backend.kernels.jit import topk as selection
@@ -27,6 +28,7 @@ LONG: tuple[tuple[IndexerMode, int, int, float | None], ...] = (
     ("fp8", 8192, 262144, 5.5), ("fp8", 2048, 131072, None), ("exact", 2048, 131072, None), ("fp8", 2048, 32768, None)
 )  # fmt: skip
 WALKS = (Walk(2, 4, True), Walk(2, 6, False))
+ROWS = (choice.Row(), choice.Row(512, 2), choice.Row(256, 3, 6144, 64))
 DECODING = (64, 131072)
 Row = dict[str, object]
 
@@ -103,11 +105,41 @@ def given_rows(count: int, width: int) -> Iterator[Row]:
     row["floor_ms"] = ceilings().floor_ms(nbytes=4.0 * count * (width + TOPK))
     torch_ms = median_ms(lambda: scores.topk(TOPK, -1, sorted=False), seconds=0.1)
     row |= {"baseline": "torch.topk, ties any", "baseline_ms": torch_ms}
+    said = said_apart("topk")
+    yield {"kernel": "top-k in CUDA C++, small", "error": said}
+    for way in () if said.startswith("failed") else ROWS:
+        out.fill_(-7)
+        work = lambda w=way: selection.top_positions(scores, positions, TOPK, out, w)  # type: ignore[misc]  # noqa: E731
+        yield row | {"variant": str(way)} | attempted(work, exact)
+    out.fill_(-7)
     yield row | {"variant": "gate"} | attempted(lambda: selection.top_positions(scores, positions, TOPK, out), exact)
     for name, taken in profiled(lambda: selection.top_positions(scores, positions, TOPK, out)):
         yield {"kernel": row["kernel"], "shape": row["shape"], "variant": f"part {name}", "ms": taken}
-    out.fill_(-7)
-    yield row | {"variant": "radix"} | attempted(lambda: selection.select(scores, positions, None, TOPK, 0, out), exact)
+
+
+def small() -> str:
+    """The kernel in CUDA C++ beside sorting: many ties, rows of every length, infinities, no number, zeros."""
+    rows, width = 96, 12288
+    torch.manual_seed(0)
+    scores = torch.randn(rows, width, device=DEVICE)
+    scores[:8] = (scores[:8] * 3).round()
+    scores[8:12] = scores[8:12].clamp_min(0.5)
+    scores[12:16, ::7] = torch.inf
+    scores[16:20, ::2] = -torch.inf
+    scores[20:24, ::5] = torch.nan
+    scores[24:28] = torch.where(scores[24:28] < 1, -0.0, 0.0)
+    scores[28:32] -= 1000
+    positions = torch.full((rows,), width - 1, dtype=torch.int32, device=DEVICE)
+    lengths = [0, 1, 2047, 2048, 2049, 2050, 4097, 6143, 6144, 6145, 6149, 8191, 8193, 12287]
+    positions[40 : 40 + len(lengths)] = torch.tensor(lengths, dtype=torch.int32, device=DEVICE) - 1
+    expected = reference.top_positions(scores, positions + 1, TOPK)
+    for way in ROWS:
+        out = torch.full((rows, TOPK), -7, dtype=torch.int32, device=DEVICE)
+        selection.top_positions(scores, positions, TOPK, out, way)
+        wrong = (out != expected).any(1).nonzero().flatten().tolist()
+        if wrong:
+            return f"wrong: {way}, rows {wrong[:20]}"
+    return "exact"
 
 
 def decode_rows(batch: int, context: int) -> Iterator[Row]:
@@ -149,3 +181,7 @@ def profiled(work: Callable[[], Any]) -> list[tuple[str, float]]:
     except Exception as error:
         return [(f"not profiled: {error}", float("nan"))]
     return sorted((one for one in each if one[1] > 0), key=lambda one: -one[1])[:10]
+
+
+if __name__ == "__main__":
+    print(small())

@@ -11,6 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda import choice
 from keyeloop.model_backend.kernels.jit import gate, radix
 
 PROGRAMS = 264
@@ -33,10 +34,16 @@ def gated(topk: int) -> bool:
     return room_for(topk) <= LARGEST_ROOM
 
 
-def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor) -> None:
-    """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R]."""
+def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor, way: choice.Row | None = None) -> None:
+    """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R].
+
+    A ``way`` takes the kernel in CUDA C++, for sizes that fit it.
+    """
     rows, width = scores.shape
     room = room_for(topk)
+    if way is not None and choice.fits(scores, topk, way):
+        select(scores, positions, choice.choose_rows(scores, positions, topk, out, way), topk, way.room, out)
+        return
     if width <= min(room, LARGEST_ROOM):
         gate.launch_choice(scores, positions, scores, out, out, topk, out, room, everything=True)
     elif rows < GATED_ROWS or not gated(topk):
