@@ -4,73 +4,11 @@
 // with its place in shared memory, in any order; the k-th best is found bit by bit, ties by place; one bit a place then
 // gives the order back. A row where fewer than topk or more than ROOM reach the gate is left alone, and says so.
 //
-// Compiled with THREADS, PROGRAMS (a processor's), ROOM, SAMPLE (places at most) and STEP defined.
+// Compiled behind ranking.cu, with THREADS, PROGRAMS (a processor's), ROOM, SAMPLE (places at most) and STEP defined.
 
-typedef unsigned int u32;
-
-#define WARPS (THREADS / 32)
 #define KEPT (ROOM / THREADS)
 #define SAMPLED (SAMPLE / THREADS)
-#define GATE_BITS 18
 #define DEPTH 4
-
-// Numbers in the order of the scores: zeros of either sign are equal, NaN is minus infinity, 0 is none.
-__device__ __forceinline__ u32 ordered(float score) {
-    const u32 bits = __float_as_uint(score != score ? -__int_as_float(0x7F800000) : score == 0.f ? 0.f : score);
-    return bits >> 31 ? ~bits : bits | 0x80000000;
-}
-
-__device__ __forceinline__ float score_of(u32 number) {
-    return __uint_as_float(number >> 31 ? number ^ 0x80000000 : ~number);
-}
-
-// Sum over the program; ``turn`` alternates between two places for it, so that one barrier is enough.
-__device__ __forceinline__ int sum_of(int own, int (&shared)[2][WARPS], int& turn) {
-    own = __reduce_add_sync(0xFFFFFFFF, own);
-    if (threadIdx.x % 32 == 0) shared[turn][threadIdx.x / 32] = own;
-    __syncthreads();
-    int sum = 0;
-#pragma unroll
-    for (int i = 0; i < WARPS; i++) sum += shared[turn][i];
-    turn ^= 1;
-    return sum;
-}
-
-// The greatest number that ``wanted`` of the values reach, to ``bits`` behind those that all share; there are enough.
-template <int COUNT>
-__device__ __forceinline__ u32 reached(const u32 (&value)[COUNT], int wanted, int bits, int (&shared)[2][WARPS], int& turn) {
-    u32 low = 0xFFFFFFFF, high = 0;
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        low = min(low, value[i] ? value[i] : 0xFFFFFFFF);
-        high = max(high, value[i]);
-    }
-    low = __reduce_min_sync(0xFFFFFFFF, low);
-    high = __reduce_max_sync(0xFFFFFFFF, high);
-    __shared__ u32 lows[WARPS], highs[WARPS];
-    if (threadIdx.x % 32 == 0) {
-        lows[threadIdx.x / 32] = low;
-        highs[threadIdx.x / 32] = high;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < WARPS; i++) {
-        low = min(low, lows[i]);
-        high = max(high, highs[i]);
-    }
-    __syncthreads();
-    if (low >= high) return high;
-    const int top = 31 - __clz(low ^ high);
-    u32 bound = (high >> top >> 1) << top << 1;
-    for (int bit = top; bit >= 0 && bit > top - bits; bit--) {
-        const u32 trial = bound | (1u << bit);
-        int own = 0;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) own += value[i] >= trial;
-        if (sum_of(own, shared, turn) >= wanted) bound = trial;
-    }
-    return bound;
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS, PROGRAMS) choose_rows(
     const float* __restrict__ scores, const int* __restrict__ positions, int* __restrict__ passed,
@@ -87,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, PROGRAMS) choose_rows(
         return;
     }
 
-    float gate = -__int_as_float(0x7F800000);
+    float gate = LEAST;
     if (length > ROOM) {
         u32 value[SAMPLED];
         int there = 0;
@@ -98,11 +36,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, PROGRAMS) choose_rows(
             value[i] = place < length ? ordered(__ldg(line + place)) : 0;
             there += place < length;
         }
-        const float share = (float)topk / STEP;
-        const int wanted = (int)(share + 6.f * sqrtf(share) + 2.f);
-        if (sum_of(there, sums, turn) >= wanted) gate = score_of(reached(value, wanted, GATE_BITS, sums, turn));
+        gate = gate_of(value, there, topk, STEP, sums, turn);
     }
-    const bool every = gate == -__int_as_float(0x7F800000);
+    const bool every = gate == LEAST;
     if (thread == 0) count = 0;
     for (int i = thread; i < words; i += THREADS) marks[i] = 0;
     __syncthreads();
@@ -199,4 +135,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, PROGRAMS) choose_rows(
         at += __shfl_sync(0xFFFFFFFF, so_far, 31);
         for (; word; word &= word - 1) out[to++] = (start + lane) * 32 + __ffs(word) - 1;
     }
+}
+
+// Gates of rows whose sampled scores lie by number; minus infinity, which all pass, for rows that fit ``room``.
+extern "C" __global__ void __launch_bounds__(THREADS) set_gates(
+    const float* __restrict__ sampled, const int* __restrict__ positions, float* __restrict__ gates, int stride,
+    int topk, int room) {
+    __shared__ int sums[2][WARPS];
+    const int thread = threadIdx.x, row = blockIdx.x, length = positions[row] + 1;
+    int turn = 0, there = 0;
+    float gate = LEAST;
+    if (length > room) {
+        u32 value[SAMPLED];
+#pragma unroll
+        for (int i = 0; i < SAMPLED; i++) {
+            const int number = thread + i * THREADS;
+            const int place = number * STEP + (int)((((u32)number * 2654435761u) >> 16) % STEP);
+            value[i] = place < length ? ordered(sampled[(long long)row * stride + number]) : 0;
+            there += place < length;
+        }
+        gate = gate_of(value, there, topk, STEP, sums, turn);
+    }
+    if (thread == 0) gates[row] = gate;
 }

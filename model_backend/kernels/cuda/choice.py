@@ -48,7 +48,7 @@ def choose_rows(scores: Tensor, positions: Tensor, topk: int, out: Tensor, row: 
         sample *= 2
     words = -(-width // 32)
     defined = {"THREADS": row.threads, "PROGRAMS": row.programs, "ROOM": row.room, "SAMPLE": sample, "STEP": row.step}
-    kernel = compiled.kernel("choice.cu", "choose_rows", scores.device.index, tuple(defined.items()))
+    kernel = compiled.kernel("ranking.cu choice.cu", "choose_rows", scores.device.index, tuple(defined.items()))
     shared_bytes = 8 * row.room + 4 * words
     kernel.allow_shared(shared_bytes)
     kernel(

@@ -56,11 +56,14 @@ def available(device: int) -> bool:
 
 
 @cache
-def kernel(file: str, name: str, device: int, defined: tuple[tuple[str, int], ...] = ()) -> Kernel:
-    """``name`` of ``file`` beside this module with macros ``defined``, for one GPU; takes a second the first time."""
-    source = (HERE / file).read_bytes()
+def kernel(files: str, name: str, device: int, defined: tuple[tuple[str, int], ...] = ()) -> Kernel:
+    """``name`` of ``files`` beside this module, one behind the other, with macros ``defined``, for one GPU.
+
+    The first time takes a second.
+    """
+    source = b"".join((HERE / file).read_bytes() for file in files.split())
     options = [f"--gpu-architecture={ARCHITECTURE[torch.cuda.get_device_capability(device)]}", "--std=c++17"]
-    image = _translated(source, file, [*options, *(f"-D{key}={value}" for key, value in defined)])
+    image = _translated(source, files.split()[-1], [*options, *(f"-D{key}={value}" for key, value in defined)])
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     with torch.cuda.device(device):
         torch.cuda.synchronize()  # a thread's first call of the runtime makes the device's context current

@@ -7,79 +7,13 @@
 // heads of the other. The second key of a pair (2p, 2p + 1) lies 8 rows behind the first, so that a thread holds
 // neighbours.
 //
-// Compiled with STEP, MARK (0 or 1), TILES, STAGES (a multiple of TILES) and FENCED (0 or 1) defined.
-
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+// Compiled behind hopper.cu, with STEP, MARK (0 or 1), TILES and STAGES (a multiple of TILES) defined.
 
 #define THREADS 128
-#define HEADS 16
-#define DIM 64
-#define KEYS 64
 #define QUERIES 16
 #define HALF 8
 #define COLUMNS 128
 #define HELD 64
-#define TILE_BYTES 4096
-
-#if FENCED
-#define FENCE asm volatile("fence.proxy.async.shared::cta;" ::: "memory")
-#else
-#define FENCE
-#endif
-
-__device__ constexpr int ORDER[HEADS] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
-
-__device__ __forceinline__ u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
-
-// Rows of 64 bytes, chunks of 16 exchanged by the row's second and third bit, 512 bytes from one 8 rows to the next.
-__device__ __forceinline__ u32 swizzled(u32 row, u32 chunk) { return row * DIM + ((chunk ^ ((row >> 1) & 3)) << 4); }
-
-__device__ __forceinline__ u64 described(u32 address) {
-    return (u64)((address & 0x3FFFF) >> 4) | ((u64)1 << 16) | ((u64)(512 >> 4) << 32) | ((u64)2 << 62);
-}
-
-template <int PENDING>
-__device__ __forceinline__ void copies_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
-#define R8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
-    "+f"(d[i + 6]), "+f"(d[i + 7])
-
-template <int FURTHER>
-__device__ __forceinline__ void multiply(float (&d)[HELD], u64 keys, u64 queries) {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "%64, %65, p, 1, 1;\n}\n"
-        : R8(d, 0), R8(d, 8), R8(d, 16), R8(d, 24), R8(d, 32), R8(d, 40), R8(d, 48), R8(d, 56)
-        : "l"(keys), "l"(queries), "n"(FURTHER));
-}
-
-__device__ __forceinline__ void held(float (&d)[HELD]) {
-#pragma unroll
-    for (int i = 0; i < HELD; i++) asm volatile("" : "+f"(d[i])::"memory");
-}
-
-__device__ __forceinline__ void begin_product(float (&d)[HELD], u64 keys, u64 queries) {
-    held(d);
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-    multiply<0>(d, keys, queries);
-    multiply<1>(d, keys + 2, queries + 2);
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-template <int PENDING>
-__device__ __forceinline__ void products_wait(float (&d)[HELD]) {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-    held(d);
-}
 
 __device__ __forceinline__ int place_of(int number) {
 #if STEP > 1
@@ -111,14 +45,14 @@ __device__ __forceinline__ void fill(const Given& given, const int2 (&slot)[TILE
         const u8* first = given.keys + (long long)slot[i].x * given.key_stride;
         const u8* second = given.keys + (long long)slot[i].y * given.key_stride;
         const u32 to = tile + i * TILE_BYTES;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(first) : "memory");
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + 512), "l"(second) : "memory");
+        copy_16(to, first);
+        copy_16(to + 512, second);
         if (chunk < 2) {
             const float* one = given.scales + (chunk ? slot[i].y : slot[i].x);
-            asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(scale + i * KEYS * 4), "l"(one) : "memory");
+            copy_4(scale + i * KEYS * 4, one);
         }
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    copies_end();
 }
 
 struct Query {

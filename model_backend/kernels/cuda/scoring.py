@@ -56,7 +56,7 @@ def score(
     splits = max(1, min(-(-width // (KEYS * walk.stages)), -(-PROGRAMS // tiles)))
     defined = {"STEP": step, "MARK": int(gates is not None), "TILES": walk.tiles, "STAGES": walk.stages}
     defined["FENCED"] = int(walk.fenced)
-    kernel = compiled.kernel("scoring.cu", "score_keys", index_q.device.index, tuple(defined.items()))
+    kernel = compiled.kernel("hopper.cu scoring.cu", "score_keys", index_q.device.index, tuple(defined.items()))
     kernel(
         (tiles, splits),
         THREADS,
