@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda import selection as cuda_selection
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import fused
@@ -54,11 +55,16 @@ def select_fused(
 ) -> None:  # fmt: skip
     """Without scores in memory but those of queries whose gate missed; ``topk`` as :func:`topk.gated` wants it."""
     room = selection.room_for(topk)
-    most = max(16, FUSED_BYTES // fused.bytes_per_query(width, room) // 16 * 16)
+    hopper = isinstance(tile, Walk)
+    each_bytes = cuda_selection.bytes_per_query(width) if hopper else fused.bytes_per_query(width, room)
+    most = max(16, FUSED_BYTES // each_bytes // 16 * 16)
     for first in range(0, len(index_q), most):
         part = slice(first, min(first + most, len(index_q)))
         given = (index_q[part], index_weight[part], index_k, slot_table, query_row[part], query_position[part], topk)
-        passed = fused.select(*given, room, width, out[part], tile=tile)
+        if isinstance(tile, Walk):
+            passed = cuda_selection.select(*given, width, out[part], walk=tile)
+        else:
+            passed = fused.select(*given, room, width, out[part], tile=tile)
         select_by_parts(*given, width, out[part], one_each=one_each, passed=passed)
 
 

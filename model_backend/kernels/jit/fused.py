@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from keyeloop.model_backend.kernels.cuda import scoring
-from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit import gate
 from keyeloop.model_backend.kernels.jit.ordering import failed
@@ -108,8 +106,7 @@ def bytes_per_query(width: int, room: int) -> int:
 
 def select(
     index_q: Tensor, index_weight: Tensor, index_k: IndexKeys, slot_table: Tensor, query_row: Tensor,
-    query_position: Tensor, topk: int, room: int, width: int, out: Tensor, *,
-    tile: Tile | Walk | None = None,
+    query_position: Tensor, topk: int, room: int, width: int, out: Tensor, *, tile: Tile | None = None,
 ) -> Tensor:  # fmt: skip
     """Writes ``out`` [T, topk] as :func:`keyeloop.model_backend.kernels.ops.select` does, but for missed gates.
 
@@ -125,18 +122,14 @@ def select(
     gate.launch_gates(sampled, query_position, gates, topk, room, sample, step, packed=True)
     words = triton.cdiv(width, 128) * 4
     marks = torch.empty(tokens, words, dtype=torch.int32, device=device)
-    given, stride = Scoring.of(index_q, index_weight, index_k), index_k.values.stride(0)
-    bits = marks.view(torch.int16)
-    if isinstance(tile, Walk):
-        scoring.score(index_q, index_weight, index_k, *place, topk, bits, width=width, gates=gates, walk=tile)
-    else:
-        how = tile or given.tile(one_each=False)
-        tiles = triton.cdiv(tokens, how.queries)
-        splits = max(1, min(triton.cdiv(width, how.keys), triton.cdiv(PROGRAMS, tiles)))
-        _mark[(tiles, splits)](
-            *given.tensors, *place, gates, bits, tokens, slot_table.stride(0), stride, 2 * words, topk, *given.shape,
-            how.queries, how.keys, given.scaled, given.native, num_warps=how.warps, num_stages=how.stages,
-        )  # fmt: skip
+    given = Scoring.of(index_q, index_weight, index_k)
+    how, stride = tile or given.tile(one_each=False), given.tensors[2].stride(0)
+    tiles = triton.cdiv(tokens, how.queries)
+    splits = max(1, min(triton.cdiv(width, how.keys), triton.cdiv(PROGRAMS, tiles)))
+    _mark[(tiles, splits)](
+        *given.tensors, *place, gates, marks.view(torch.int16), tokens, slot_table.stride(0), stride, 2 * words, topk,
+        *given.shape, how.queries, how.keys, given.scaled, given.native, num_warps=how.warps, num_stages=how.stages,
+    )  # fmt: skip
     passing, passed = gate.launch_list(marks, query_position, topk, room)
     found = torch.empty(tokens, room, dtype=torch.float32, device=device)
     given = Scoring.of(index_q, index_weight, index_k, 16)
