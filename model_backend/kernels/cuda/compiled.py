@@ -61,9 +61,13 @@ def kernel(files: str, name: str, device: int, defined: tuple[tuple[str, int], .
 
     The first time takes a second.
     """
-    source = b"".join((HERE / file).read_bytes() for file in files.split())
+    return loaded(b"".join((HERE / file).read_bytes() for file in files.split()), name, device, defined)
+
+
+def loaded(source: bytes, name: str, device: int, defined: tuple[tuple[str, int], ...] = ()) -> Kernel:
+    """``name`` of ``source``, translated anew."""
     options = [f"--gpu-architecture={ARCHITECTURE[torch.cuda.get_device_capability(device)]}", "--std=c++17"]
-    image = _translated(source, files.split()[-1], [*options, *(f"-D{key}={value}" for key, value in defined)])
+    image = _translated(source, f"{name}.cu", [*options, *(f"-D{key}={value}" for key, value in defined)])
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     with torch.cuda.device(device):
         torch.cuda.synchronize()  # a thread's first call of the runtime makes the device's context current

@@ -7,7 +7,8 @@
 // heads of the other. The second key of a pair (2p, 2p + 1) lies 8 rows behind the first, so that a thread holds
 // neighbours.
 //
-// Compiled behind hopper.cu, with STEP, MARK (0 or 1), TILES and STAGES (a multiple of TILES) defined.
+// Compiled behind hopper.cu, with STEP, MARK (0 or 1), TILES, STAGES (a multiple of TILES) and LESS
+// (0 to 16) defined.
 
 #define THREADS 128
 #define QUERIES 16
@@ -55,6 +56,15 @@ __device__ __forceinline__ void fill(const Given& given, const int2 (&slot)[TILE
     copies_end();
 }
 
+// A positive part, of heads from LESS on twice it: units for comparing take some of the work of those for adding. Either
+// way times its weight, or half of that, has the same bits.
+__device__ __forceinline__ float positive(float dot, int head) {
+    if (head >= LESS) return __fadd_rn(dot, fabsf(dot));
+    float part;
+    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(part) : "f"(dot));
+    return part;
+}
+
 struct Query {
     const int* last_of;  // of this run of queries in shared memory, -1 outside it
     float gate[4];
@@ -74,8 +84,8 @@ __device__ __forceinline__ void leave(
         for (int i = 0; i < HEADS; i++) {
             const int head = ORDER[i], at = (g * 8 + head / 2) * 4 + head % 2;
             const float first = d[at], second = d[at + 2], by = weight[SIDE][g * HEADS + head];
-            sum[g].x = __fmaf_rn(__fadd_rn(first, fabsf(first)), by, sum[g].x);
-            sum[g].y = __fmaf_rn(__fadd_rn(second, fabsf(second)), by, sum[g].y);
+            sum[g].x = __fmaf_rn(positive(first, head), by, sum[g].x);
+            sum[g].y = __fmaf_rn(positive(second, head), by, sum[g].y);
         }
         sum[g].x = __fmul_rn(sum[g].x, scale.x);
         sum[g].y = __fmul_rn(sum[g].y, scale.y);
@@ -150,7 +160,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) score_keys(
     for (int i = 0; i < 64; i++) {
         const int query = i / HEADS * 4 + chunk;
         const bool there = first + query < tokens;
-        weight[i / 32][i % 32] = there ? 0.5f * weights[(long long)(first + query) * HEADS + i % HEADS] : 0.f;
+        const float own = there ? weights[(long long)(first + query) * HEADS + i % HEADS] : 0.f;
+        weight[i / 32][i % 32] = i % HEADS < LESS ? own : 0.5f * own;
     }
     Query query;
     query.last_of = run_last;

@@ -20,11 +20,15 @@ PROGRAMS = 2112
 
 @dataclass(frozen=True)
 class Walk:
-    """How a program goes over keys: tiles a step, tiles in shared memory, a fence between copies and products."""
+    """How a program goes over keys: tiles a step, tiles in shared memory, a fence between copies and products.
+
+    Of ``less`` heads the positive part is a comparison, of the others a sum.
+    """
 
     tiles: int = 2
     stages: int = 4
     fenced: bool = True
+    less: int = 0
 
 
 def fits(index_q: Tensor, index_k: IndexKeys, slot_table: Tensor) -> bool:
@@ -55,7 +59,7 @@ def score(
     tiles = -(-tokens // QUERIES)
     splits = max(1, min(-(-width // (KEYS * walk.stages)), -(-PROGRAMS // tiles)))
     defined = {"STEP": step, "MARK": int(gates is not None), "TILES": walk.tiles, "STAGES": walk.stages}
-    defined["FENCED"] = int(walk.fenced)
+    defined |= {"FENCED": int(walk.fenced), "LESS": walk.less}
     kernel = compiled.kernel("hopper.cu scoring.cu", "score_keys", index_q.device.index, tuple(defined.items()))
     kernel(
         (tiles, splits),
