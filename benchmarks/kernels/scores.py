@@ -78,14 +78,14 @@ def small() -> str:
     case = IndexCase.of("fp8", 9024, 43, 2)
     for step in (1, 32):
         found, expected = (torch.full((86, 9024), torch.nan, device=DEVICE) for _ in range(2))
-        for out, tile in ((expected, None), (found, WALKS[0])):
+        for out, tile in ((expected, TILES[0]), (found, WALKS[0])):
             scoring.scores(*case.given, out, one_each=False, step=step, tile=tile)
         differ = (found.view(torch.int32) != expected.view(torch.int32)).nonzero()
         if len(differ):
             first = tuple(differ[0].tolist())
             return f"wrong: {len(differ)} differ, step {step}, first {first}: {found[first]} for {expected[first]}"
     chosen, wanted = (torch.full((86, TOPK), -7, dtype=torch.int32, device=DEVICE) for _ in range(2))
-    for out, way in ((wanted, None), (chosen, WALKS[0])):
+    for out, way in ((wanted, TILES[0]), (chosen, WALKS[0])):
         selecting.select_fused(*case.given, 9024, out, tile=way)
     lost = (chosen != wanted).any(1).nonzero().flatten().tolist()
     passed = selection.select(*case.given, 9024, chosen, walk=WALKS[0])

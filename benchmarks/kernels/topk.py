@@ -21,14 +21,15 @@ from keyeloop.model_backend.kernels.cuda import choice
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.jit import fused
 from keyeloop.model_backend.kernels.jit import topk as selection
+from keyeloop.model_backend.kernels.jit.scores import Tile
 from keyeloop.model_backend.keye.indexer import IndexerMode
 
 GIVEN = (4096, 131072)
 LONG: tuple[tuple[IndexerMode, int, int, float | None], ...] = (
     ("fp8", 8192, 262144, 5.5), ("fp8", 2048, 131072, None), ("exact", 2048, 131072, None), ("fp8", 2048, 32768, None)
 )  # fmt: skip
-WALKS = (Walk(2, 4, True), Walk(2, 6, False))
-ROWS = (choice.Row(), choice.Row(512, 2), choice.Row(256, 3, 6144, 64))
+WALKS, TRITON = (Walk(), Walk(2, 6, False)), Tile(16, 64, 4, 5)
+ROWS = (choice.Row(), choice.Row(256, 3))
 DECODING = (64, 131072)
 Row = dict[str, object]
 
@@ -54,8 +55,8 @@ def fused_rows(mode: IndexerMode, queries: int, context: int, goal_ms: float | N
     row: Row = {"kernel": f"select, {mode}", "shape": f"{queries} x {context}"}
     row |= {"floor_ms": floor_ms(case, stored=False), "goal_ms": goal_ms}
     beside: Row = {"baseline": "by parts", "baseline_ms": median_ms(lambda: by_parts(case, out), seconds=0.1)}
-    for tile in (*walks_here(), None) if mode == "fp8" else (None,):
-        name = "Triton" if tile is None else spelled(tile)
+    for tile in (*walks_here(), TRITON) if mode == "fp8" else (TRITON,):
+        name = f"Triton, {spelled(tile)}" if tile is TRITON else spelled(tile)
         out.fill_(-7)
         work = lambda t=tile: selecting.select_fused(*case.given, context, out, tile=t)  # type: ignore[misc]  # noqa: E731
         yield row | {"variant": name} | attempted(work, lambda w=work: same(w, out, expected)) | beside  # type: ignore[misc]
@@ -112,8 +113,12 @@ def given_rows(count: int, width: int) -> Iterator[Row]:
         work = lambda w=way: selection.top_positions(scores, positions, TOPK, out, w)  # type: ignore[misc]  # noqa: E731
         yield row | {"variant": str(way)} | attempted(work, exact)
     out.fill_(-7)
-    yield row | {"variant": "gate"} | attempted(lambda: selection.top_positions(scores, positions, TOPK, out), exact)
-    for name, taken in profiled(lambda: selection.top_positions(scores, positions, TOPK, out)):
+    yield (
+        row
+        | {"variant": "gate"}
+        | attempted(lambda: selection.top_positions(scores, positions, TOPK, out, "triton"), exact)
+    )
+    for name, taken in profiled(lambda: selection.top_positions(scores, positions, TOPK, out, "triton")):
         yield {"kernel": row["kernel"], "shape": row["shape"], "variant": f"part {name}", "ms": taken}
 
 

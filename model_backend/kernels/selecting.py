@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda import scoring as cuda_scoring
 from keyeloop.model_backend.kernels.cuda import selection as cuda_selection
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
@@ -53,10 +54,14 @@ def select_fused(
     query_position: Tensor, topk: int, width: int, out: Tensor, *, one_each: bool = False,
     tile: Tile | Walk | None = None,
 ) -> None:  # fmt: skip
-    """Without scores in memory but those of queries whose gate missed; ``topk`` as :func:`topk.gated` wants it."""
+    """Without scores in memory but those of queries whose gate missed; ``topk`` as :func:`topk.gated` wants it.
+
+    A ``tile`` of Triton's, or a walk of the kernel in CUDA C++, may be asked for.
+    """
     room = selection.room_for(topk)
-    hopper = isinstance(tile, Walk)
-    each_bytes = cuda_selection.bytes_per_query(width) if hopper else fused.bytes_per_query(width, room)
+    if tile is None and cuda_scoring.fits(index_q, index_weight, index_k, slot_table, topk):
+        tile = Walk()
+    each_bytes = cuda_selection.bytes_per_query(width) if isinstance(tile, Walk) else fused.bytes_per_query(width, room)
     most = max(16, FUSED_BYTES // each_bytes // 16 * 16)
     for first in range(0, len(index_q), most):
         part = slice(first, min(first + most, len(index_q)))

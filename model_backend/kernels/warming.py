@@ -1,4 +1,4 @@
-"""Compiles the Triton kernels that serving will launch, before a request waits for them."""
+"""Compiles the kernels that serving will launch, before a request waits for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUERIES = ((1, True), (64, True), (16, False), (64, False), (300, False), (600, 
 WIDTHS = (1, 16, 9000)
 """Tokens beyond ``topk`` that the longest request has: few enough for one program, and more."""
 LONG_TOKENS, LONG_WIDTHS = 1024, (65536, 65552, 131088)
-"""Queries and tokens of prompts whose selection keeps no scores, by each size of their samples."""
+"""Queries of long prompts, and tokens of those whose selection keeps no scores, by each size of their samples."""
 logger = logging.getLogger(__name__)
 
 
@@ -34,8 +34,8 @@ def compile_ahead(
     device, dtype, dim = k_cache.device, k_cache.dtype, index_k.values.shape[1]
     _prepare_one(index_k, k_cache, v_cache, heads, index_heads)
     rounds = [(tokens, one_each, tuple(topk + beyond for beyond in WIDTHS)) for tokens, one_each in QUERIES]
-    if slot_table.shape[1] >= LONG_WIDTHS[0]:
-        rounds.append((LONG_TOKENS, False, LONG_WIDTHS))
+    longer = LONG_WIDTHS if slot_table.shape[1] >= LONG_WIDTHS[0] else ()
+    rounds.append((LONG_TOKENS, False, (topk + WIDTHS[-1], *longer)))
     for tokens, one_each, widths in rounds:
         rows = torch.zeros(tokens, dtype=torch.int32, device=device)
         padding = rows - 1

@@ -109,10 +109,11 @@ def test_a_gpu_chooses_as_triton_does(less: int) -> None:
     if not torch.cuda.is_available() or not compiled.available(0):
         pytest.skip("needs a Hopper GPU")
     from keyeloop.model_backend.kernels import selecting
+    from keyeloop.model_backend.kernels.jit.scores import Tile
 
     task = problem("fp8", (9000, 300, 2500), (150, 7, 3), topk=256, padding=1, index_heads=16, device="cuda")
     given = (task.index_q, task.weights, task.index_k, task.table, task.rows, task.positions, task.topk)
     expected, found = (torch.full((161, task.topk), -7, dtype=torch.int32, device="cuda") for _ in range(2))
-    selecting.select_fused(*given, 9008, expected)
+    selecting.select_fused(*given, 9008, expected, tile=Tile(16, 64, 4, 5))
     selecting.select_fused(*given, 9008, found, tile=scoring.Walk(less=less))
     assert torch.equal(found, expected)

@@ -12,16 +12,24 @@ from keyeloop.model_backend.kernels.cuda import compiled
 
 @dataclass(frozen=True)
 class Row:
-    """How a program takes its row: threads, programs of a processor, places that may pass, step of the sample."""
+    """How a program takes its row: threads, programs of a processor, places that may pass."""
 
-    threads: int = 256
-    programs: int = 3
+    threads: int = 512
+    programs: int = 2
     room: int = 6144
-    step: int = 32
 
 
 LARGEST_WORDS = 16384
 """Words of one bit a place that fit shared memory beside the list."""
+LEAST_STEP, SAMPLES = 32, (2048, 4096, 8192)
+
+
+def sample_of(width: int) -> tuple[int, int]:
+    """Room of the sample of rows up to ``width`` long, and its step; few of them, few compilations."""
+    step = LEAST_STEP
+    while SAMPLES[-1] * step < width:
+        step *= 2
+    return next(sample for sample in SAMPLES if sample * step >= width), step
 
 
 def fits(scores: Tensor, topk: int, row: Row) -> bool:
@@ -43,11 +51,8 @@ def choose_rows(scores: Tensor, positions: Tensor, topk: int, out: Tensor, row: 
     """
     rows, width = scores.shape
     passed = torch.empty(rows, dtype=torch.int32, device=scores.device)
-    sample = row.threads
-    while sample * row.step < width:
-        sample *= 2
-    words = -(-width // 32)
-    defined = {"THREADS": row.threads, "PROGRAMS": row.programs, "ROOM": row.room, "SAMPLE": sample, "STEP": row.step}
+    words, (sample, step) = -(-width // 32), sample_of(width)
+    defined = {"THREADS": row.threads, "PROGRAMS": row.programs, "ROOM": row.room, "SAMPLE": sample, "STEP": step}
     kernel = compiled.kernel("ranking.cu choice.cu", "choose_rows", scores.device.index, tuple(defined.items()))
     shared_bytes = 8 * row.room + 4 * words
     kernel.allow_shared(shared_bytes)

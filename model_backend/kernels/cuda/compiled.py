@@ -6,6 +6,8 @@ Where that library is missing, or the GPU is another, :func:`available` says so 
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -19,6 +21,7 @@ from keyeloop.runtime.errors import BackendError
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURE = {(9, 0): "sm_90a"}
+logger = logging.getLogger(__name__)
 
 
 class Kernel:
@@ -42,15 +45,19 @@ class Kernel:
         return self
 
 
-@cache
 def available(device: int) -> bool:
-    """Whether this GPU and this machine can take CUDA C++."""
+    """Whether this GPU and this machine take CUDA C++, unless ``KEYE_KERNELS=triton`` asks for Triton."""
+    return os.environ.get("KEYE_KERNELS") != "triton" and _works(device)
+
+
+@cache
+def _works(device: int) -> bool:
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) not in ARCHITECTURE:
         return False
     try:
-        _nvrtc()
-        _driver()
-    except OSError:
+        loaded(b'extern "C" __global__ void nothing() {}', "nothing", device)
+    except (OSError, BackendError) as error:
+        logger.warning("kernels in CUDA C++ are left to Triton: %s", error)
         return False
     return True
 

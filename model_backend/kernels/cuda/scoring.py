@@ -14,6 +14,7 @@ from keyeloop.model_backend.kernels.cuda import compiled
 from keyeloop.model_backend.kernels.index_keys import FP8, IndexKeys
 
 QUERIES, KEYS, THREADS = 16, 64, 128
+LARGEST_ROOM = 6144
 PROGRAMS = 2112
 """Programs among which keys are split, at the least."""
 
@@ -31,13 +32,15 @@ class Walk:
     less: int = 0
 
 
-def fits(index_q: Tensor, index_k: IndexKeys, slot_table: Tensor) -> bool:
-    """Whether the kernel takes these sizes, on this GPU."""
+def fits(index_q: Tensor, index_weight: Tensor, index_k: IndexKeys, slot_table: Tensor, topk: int) -> bool:
+    """Whether the kernel takes these sizes on this GPU, and :mod:`selection` so many places."""
     return (
         index_k.scales is not None
         and index_q.is_cuda
         and index_q.dtype == FP8
         and tuple(index_q.shape[1:]) == (16, 64)
+        and index_weight.dtype == torch.float32
+        and 2 * topk <= LARGEST_ROOM
         and index_k.values.stride(0) % 16 == 0
         and slot_table.shape[1] < 1 << 30
         and compiled.available(index_q.device.index)
@@ -70,8 +73,3 @@ def score(
             index_k.values.stride(0), out.stride(0),
         ),
     )  # fmt: skip
-
-
-def matches(index_weight: Tensor, out: Tensor) -> bool:
-    """Whether results and weights lie as the kernel writes and reads them."""
-    return index_weight.dtype == torch.float32 and out.stride(0) % 2 == 0 and out.data_ptr() % 8 == 0

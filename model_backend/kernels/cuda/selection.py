@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from keyeloop.model_backend.kernels.cuda import compiled, scoring
+from keyeloop.model_backend.kernels.cuda.choice import sample_of
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 
@@ -30,15 +31,6 @@ class Finish:
 GATE_THREADS = 256
 GATE_ROOM = 6144
 """Queries that see no more places have no gate."""
-LEAST_STEP, LARGEST_SAMPLE = 32, 8192
-
-
-def sample_of(width: int) -> tuple[int, int]:
-    """Room of the sample of rows up to ``width`` long, and its step."""
-    sample, step = 2048, LEAST_STEP
-    while sample * step < width:
-        sample, step = (2 * sample, step) if sample < LARGEST_SAMPLE else (sample, 2 * step)
-    return sample, step
 
 
 def bytes_per_query(width: int) -> int:

@@ -21,6 +21,8 @@ from keyeloop.model_backend.kernels.jit.tile import asked, scales_of, scored
 
 PROGRAMS = 2112
 """Programs that keep a GPU busy; work is split over keys until there are as many."""
+CUDA_QUERIES = 512
+"""From so many queries on the kernel in CUDA C++ scores."""
 
 
 @triton.jit
@@ -143,8 +145,11 @@ def scores(
 
     ``one_each`` says that adjacent queries are mostly of different requests, as in decoding. With ``step`` over 1 only
     one place in each such step is scored and written under its number. With ``passed`` only queries are done where that
-    is under ``topk`` or over ``room``. A ``tile`` that is a walk takes the kernel in CUDA C++.
+    is under ``topk`` or over ``room``. Many queries go to the kernel in CUDA C++ where it fits; a ``tile`` of Triton's,
+    or a walk of the other's, may be asked for.
     """
+    if tile is None and not one_each and passed is None and len(index_q) >= CUDA_QUERIES:
+        tile = Walk() if scoring.fits(index_q, index_weight, index_k, slot_table, topk) else None
     if isinstance(tile, Walk):
         given = (index_q, index_weight, index_k, slot_table, query_row, query_position, topk, out)
         scoring.score(*given, width=out.shape[1], step=step, walk=tile)

@@ -1,11 +1,14 @@
 """Exact top-k of rows of float32 scores on Triton: ties to the lowest place, places ascending.
 
-Three ways to the same result. A row that fits one program's registers is chosen from there. Of many longer rows one
-pass gathers what reaches a gate (:mod:`~keyeloop.model_backend.kernels.jit.gate`). Few long rows, rows whose gate
-missed and a very large k go to the radix selection (:mod:`~keyeloop.model_backend.kernels.jit.radix`).
+Four ways to the same result. Many long rows go to one launch in CUDA C++ on a Hopper GPU. Elsewhere a row that fits one
+program's registers is chosen from there, and of many longer rows one pass gathers what reaches a gate
+(:mod:`~keyeloop.model_backend.kernels.jit.gate`). Few long rows, rows whose gate missed and a very large k go to the
+radix selection (:mod:`~keyeloop.model_backend.kernels.jit.radix`).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import triton
@@ -16,6 +19,8 @@ from keyeloop.model_backend.kernels.jit import gate, radix
 
 PROGRAMS = 264
 BLOCK = 2048
+CUDA_ROWS = 512
+"""From so many rows on, a program each keeps a Hopper GPU busy."""
 GATED_ROWS = 48
 """Fewer long rows than these go to the radix selection, whose programs share a row in every pass."""
 LARGEST_ROOM = 8192
@@ -34,14 +39,18 @@ def gated(topk: int) -> bool:
     return room_for(topk) <= LARGEST_ROOM
 
 
-def top_positions(scores: Tensor, positions: Tensor, topk: int, out: Tensor, way: choice.Row | None = None) -> None:
+def top_positions(
+    scores: Tensor, positions: Tensor, topk: int, out: Tensor, way: choice.Row | Literal["auto", "triton"] = "auto"
+) -> None:
     """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R].
 
-    A ``way`` takes the kernel in CUDA C++, for sizes that fit it.
+    Many rows go to the kernel in CUDA C++ where it fits; a ``way`` of its own, or Triton, may be asked for.
     """
     rows, width = scores.shape
     room = room_for(topk)
-    if way is not None and choice.fits(scores, topk, way):
+    if way == "auto" and rows >= CUDA_ROWS and width > room:
+        way = choice.Row()
+    if isinstance(way, choice.Row) and choice.fits(scores, topk, way):
         select(scores, positions, choice.choose_rows(scores, positions, topk, out, way), topk, way.room, out)
         return
     if width <= min(room, LARGEST_ROOM):
