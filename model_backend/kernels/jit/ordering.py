@@ -22,7 +22,7 @@ def sampled_place(number, STEP: tl.constexpr):
 def sampled_places(length: int, step: int) -> Tensor:
     """Places that decide the gate of a row of ``length`` scores."""
     number = torch.arange(-(-length // step))
-    places = number * step + ((number * SCATTER.value % 2**32) >> 16) % step
+    places: Tensor = number * step + ((number * SCATTER.value % 2**32) >> 16) % step
     return places[places < length]
 
 
