@@ -2,6 +2,8 @@
 
 CUDA tensors go to Triton, all others to the torch reference. ``kernels="reference"``, or ``KEYE_KERNELS=reference`` in
 the environment, takes the reference anywhere; ``triton`` on CPU tensors needs Triton's interpreter.
+``KEYE_KERNELS=cuda`` adds the kernels in CUDA C++ (:mod:`~keyeloop.model_backend.kernels.cuda`) on
+Hopper, where they fit.
 
 Memory is addressed by slots: ``slot_table`` [requests, width] int32 holds in row ``r`` the slots of request ``r``'s
 tokens, in order. Queries are flattened over requests: ``query_row`` [T] int32 names the row of ``slot_table``,
@@ -32,9 +34,9 @@ ENVIRONMENT = "KEYE_KERNELS"
 def choose(device: torch.device, kernels: Kernels = "auto") -> Literal["reference", "triton"]:
     """Who computes on ``device``: the argument, else the environment, else by device."""
     wanted = kernels if kernels != "auto" else os.environ.get(ENVIRONMENT, "auto")
-    if wanted not in ("auto", "reference", "triton"):
-        raise ConfigError(f"{ENVIRONMENT}={wanted}: unknown; one of auto, reference, triton")
-    if wanted == "auto":
+    if wanted not in ("auto", "reference", "triton", "cuda"):
+        raise ConfigError(f"{ENVIRONMENT}={wanted}: unknown; one of auto, reference, triton, cuda")
+    if wanted in ("auto", "cuda"):
         return "triton" if device.type == "cuda" else "reference"
     return "reference" if wanted == "reference" else "triton"
 

@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from keyeloop.model_backend.kernels.cuda import compiled
 from keyeloop.model_backend.kernels.cuda import scoring as cuda_scoring
 from keyeloop.model_backend.kernels.cuda import selection as cuda_selection
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
@@ -59,7 +60,7 @@ def select_fused(
     A ``tile`` of Triton's, or a walk of the kernel in CUDA C++, may be asked for.
     """
     room = selection.room_for(topk)
-    if tile is None and cuda_scoring.fits(index_q, index_weight, index_k, slot_table, topk):
+    if tile is None and compiled.wanted() and cuda_scoring.fits(index_q, index_weight, index_k, slot_table, topk):
         tile = Walk()
     each_bytes = cuda_selection.bytes_per_query(width) if isinstance(tile, Walk) else fused.bytes_per_query(width, room)
     most = max(16, FUSED_BYTES // each_bytes // 16 * 16)

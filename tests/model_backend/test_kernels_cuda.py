@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from keyeloop.model_backend.kernels import reference
+from keyeloop.model_backend.kernels import ops, reference
+from keyeloop.model_backend.kernels.cuda import compiled
 from tests.model_backend.cuda_on_cpu import built
 from tests.model_backend.paged_problems import Problem, problem
 
@@ -101,10 +102,19 @@ def test_rows_are_chosen_from_exactly(tmp_path: Path) -> None:
     assert missed.tolist() == [False] * 5 + [True] + [False] * 14
 
 
+def test_they_serve_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEYE_KERNELS", raising=False)
+    assert not compiled.wanted()
+    monkeypatch.setenv("KEYE_KERNELS", "cuda")
+    assert compiled.wanted()
+    assert ops.choose(torch.device("cpu")) == "reference"
+    assert ops.choose(torch.device("cuda")) == "triton"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("less", [0, 6])
 def test_a_gpu_chooses_as_triton_does(less: int) -> None:
-    from keyeloop.model_backend.kernels.cuda import compiled, scoring
+    from keyeloop.model_backend.kernels.cuda import scoring
 
     if not torch.cuda.is_available() or not compiled.available(0):
         pytest.skip("needs a Hopper GPU")

@@ -149,7 +149,7 @@ def test_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ops.choose(torch.device("cuda")) == "reference"
     assert ops.choose(torch.device("cuda"), "triton") == "triton"
     monkeypatch.setenv(ops.ENVIRONMENT, "fast")
-    with pytest.raises(ConfigError, match="KEYE_KERNELS=fast: unknown; one of auto, reference, triton"):
+    with pytest.raises(ConfigError, match="KEYE_KERNELS=fast: unknown; one of auto, reference, triton, cuda"):
         ops.choose(torch.device("cuda"))
 
 

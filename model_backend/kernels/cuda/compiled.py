@@ -1,12 +1,11 @@
 """CUDA C++ compiled at first use by NVRTC, the library that torch brings along; no toolkit is needed.
 
-Where that library is missing, or the GPU is another, :func:`available` says so and the Triton kernels serve.
+Only where ``KEYE_KERNELS=cuda`` asks for it, and on a GPU of compute capability 9.0; everywhere else Triton serves.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -17,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keyeloop.runtime.errors import BackendError
+from keyeloop.runtime.errors import BackendError, ConfigError
 
 HERE = Path(__file__).resolve().parent
 ARCHITECTURE = {(9, 0): "sm_90a"}
-logger = logging.getLogger(__name__)
 
 
 class Kernel:
@@ -45,20 +43,23 @@ class Kernel:
         return self
 
 
-def available(device: int) -> bool:
-    """Whether this GPU and this machine take CUDA C++, unless ``KEYE_KERNELS=triton`` asks for Triton."""
-    return os.environ.get("KEYE_KERNELS") != "triton" and _works(device)
+def wanted() -> bool:
+    """Whether ``KEYE_KERNELS=cuda`` asks for these kernels where they fit; without it Triton's serve."""
+    return os.environ.get("KEYE_KERNELS") == "cuda"
 
 
 @cache
-def _works(device: int) -> bool:
+def available(device: int) -> bool:
+    """Whether this GPU takes them. Raises ConfigError where it does and nothing here can compile them."""
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) not in ARCHITECTURE:
         return False
     try:
         loaded(b'extern "C" __global__ void nothing() {}', "nothing", device)
     except (OSError, BackendError) as error:
-        logger.warning("kernels in CUDA C++ are left to Triton: %s", error)
-        return False
+        raise ConfigError(
+            f"KEYE_KERNELS=cuda: kernels cannot be compiled here ({error}): install nvidia-cuda-nvrtc of torch's CUDA "
+            "release, or leave KEYE_KERNELS out"
+        ) from None
     return True
 
 
@@ -94,7 +95,7 @@ def _translated(source: bytes, file: str, options: list[str]) -> bytes:
         log = ctypes.create_string_buffer(size.value)
         library.nvrtcGetProgramLog(program, log)
         raise BackendError(
-            f"{file} does not compile: {log.value.decode(errors='replace')}; KEYE_KERNELS=reference avoids it"
+            f"{file} does not compile: {log.value.decode(errors='replace')}; leave KEYE_KERNELS=cuda out"
         )
     library.nvrtcGetCUBINSize(program, ctypes.byref(size))
     image = ctypes.create_string_buffer(size.value)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from keyeloop.model_backend.kernels.cuda import scoring
+from keyeloop.model_backend.kernels.cuda import compiled, scoring
 from keyeloop.model_backend.kernels.cuda.scoring import Walk
 from keyeloop.model_backend.kernels.index_keys import IndexKeys
 from keyeloop.model_backend.kernels.jit.ordering import failed, sampled_place
@@ -145,10 +145,10 @@ def scores(
 
     ``one_each`` says that adjacent queries are mostly of different requests, as in decoding. With ``step`` over 1 only
     one place in each such step is scored and written under its number. With ``passed`` only queries are done where that
-    is under ``topk`` or over ``room``. Many queries go to the kernel in CUDA C++ where it fits; a ``tile`` of Triton's,
-    or a walk of the other's, may be asked for.
+    is under ``topk`` or over ``room``. Many queries go to the kernel in CUDA C++ where it fits and is wanted; a
+    ``tile`` of Triton's, or a walk of the other's, may be asked for.
     """
-    if tile is None and not one_each and passed is None and len(index_q) >= CUDA_QUERIES:
+    if tile is None and compiled.wanted() and not one_each and passed is None and len(index_q) >= CUDA_QUERIES:
         tile = Walk() if scoring.fits(index_q, index_weight, index_k, slot_table, topk) else None
     if isinstance(tile, Walk):
         given = (index_q, index_weight, index_k, slot_table, query_row, query_position, topk, out)

@@ -14,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from keyeloop.model_backend.kernels.cuda import choice
+from keyeloop.model_backend.kernels.cuda import choice, compiled
 from keyeloop.model_backend.kernels.jit import gate, radix
 
 PROGRAMS = 264
@@ -44,11 +44,12 @@ def top_positions(
 ) -> None:
     """Writes to ``out`` [R, topk] int32 the best of each row's scores [R, S] at places 0 to ``positions`` [R].
 
-    Many rows go to the kernel in CUDA C++ where it fits; a ``way`` of its own, or Triton, may be asked for.
+    Many rows go to the kernel in CUDA C++ where it fits and is wanted; a ``way`` of its own, or Triton, may be asked
+    for.
     """
     rows, width = scores.shape
     room = room_for(topk)
-    if way == "auto" and rows >= CUDA_ROWS and width > room:
+    if way == "auto" and compiled.wanted() and rows >= CUDA_ROWS and width > room:
         way = choice.Row()
     if isinstance(way, choice.Row) and choice.fits(scores, topk, way):
         select(scores, positions, choice.choose_rows(scores, positions, topk, out, way), topk, way.room, out)
