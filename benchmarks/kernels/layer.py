@@ -22,7 +22,8 @@ import layer_checks as checks
 import torch
 import torch.nn.functional as F
 import triton
-from layer_checks import GPU, HEAD_DIM, HEADS, INDEX_DIM, INDEX_HEADS, KV_HEADS, TOPK, Row, captured
+from layer_checks import captured
+from layer_problems import GPU, HEAD_DIM, HEADS, INDEX_DIM, INDEX_HEADS, KV_HEADS, TOPK, Row
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,13 @@ def video(tmp_path: Path) -> Path:
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the decoders of this process have been asked to open."""
     asked: list[str] = []
-    real = Decoder._ask
+    real = Decoder._converse
 
-    def watch(self: Decoder, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def watch(self: Decoder, path: str, request: dict[str, Any], on_reply: Callable[..., bool]) -> None:
         asked.append(path)
-        return real(self, path, request)
+        real(self, path, request, on_reply)
 
-    monkeypatch.setattr(Decoder, "_ask", watch)
+    monkeypatch.setattr(Decoder, "_converse", watch)
     return asked
 
 
