@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.kernels.whole_choices import choices
 from benchmarks.kernels.whole_layers import Dense, Memory, Model, Step, dense_attention, small_config
+from keyeloop.model_backend.kernels import ops
 from keyeloop.model_backend.kernels.unions import mean_overlap
 from keyeloop.model_backend.keye.decoder import AttentionMode
 from keyeloop.model_backend.keye.indexer import IndexerMode
@@ -22,22 +24,33 @@ from keyeloop.model_backend.keye.random_weights import random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
+INTERPRETED = find_spec("triton") is not None and os.environ.get("TRITON_INTERPRET") == "1"
 SEED, PROMPT, DECODED, ROOM = 3, 75, 4, 128
 CHUNKS = (32, 32, 11)
+SIDES: tuple[ops.Kernels, ...] = ("triton", "reference")
 
 
-def through_kernels(ids: Tensor, mode: IndexerMode, dense: Dense | None) -> tuple[Tensor, Tensor]:
+def through_kernels(
+    ids: Tensor,
+    mode: IndexerMode,
+    dense: Dense | None = None,
+    *,
+    chunks: tuple[int, ...] = CHUNKS,
+    dtype: torch.dtype = torch.float64,
+    kernels: ops.Kernels = "reference",
+) -> tuple[Tensor, Tensor]:
     """Hidden states of a prompt read in chunks and of tokens after it one by one; logits of the last."""
-    model = Model(small_config(), SEED, torch.float64, CPU, ROOM)
-    memory = Memory.of(small_config(), 2 * ROOM, mode, torch.float64, CPU)
+    model = Model(small_config(), SEED, dtype, CPU, ROOM)
+    memory = Memory.of(small_config(), 2 * ROOM, mode, dtype, CPU)
     slots = torch.arange(ROOM, dtype=torch.int32) if dense else memory.slots[-ROOM:]
     found, start = [], 0
-    for tokens in (*CHUNKS, *[1] * DECODED):
+    for tokens in (*chunks, *[1] * DECODED):
         stop, alone = start + tokens, tokens == 1
         positions = torch.arange(start, stop, dtype=torch.int32)
         turns = model.turned(positions.long() if alone else slice(start, stop))
         step = Step(slots.unsqueeze(0), torch.zeros_like(positions), positions, slots[start:stop], *turns,
-                    one_each=alone, max_tokens=stop if dense or not alone else None, dense=dense)  # fmt: skip
+                    one_each=alone, max_tokens=stop if dense or not alone else None, dense=dense,
+                    kernels=kernels)  # fmt: skip
         found.append(model.forward(ids[start:stop], step, memory))
         start = stop
     return torch.cat(found), model.logits(found[-1])
@@ -64,6 +77,20 @@ def test_hidden_states_are_those_of_the_reference(
         expected_logits = reference.lm_head(reference.model.norm(expected[-1:]))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(logits, expected_logits, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.triton
+@pytest.mark.skipif(not INTERPRETED, reason="needs the package triton and TRITON_INTERPRET=1")
+def test_triton_computes_the_same_model() -> None:
+    torch.manual_seed(SEED)
+    chunks = (32, 11)
+    ids = torch.randint(small_config().vocab_size, (sum(chunks) + DECODED,))
+    with torch.inference_mode():
+        (found, logits), (expected, expected_logits) = (
+            through_kernels(ids, "exact", chunks=chunks, dtype=torch.float32, kernels=kernels) for kernels in SIDES
+        )
+    assert bool(((found - expected).norm(dim=1) < 1e-5 * expected.norm(dim=1)).all())
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-4)
 
 
 def test_dense_attention_joins_both_parts() -> None:
