@@ -22,7 +22,8 @@ import torch
 from ceilings import ceilings
 from run import machine_said, save, spelled_row, table
 from timing import DEVICE
-from whole_layers import PAGE, Dense, Memory, Model, small_config
+from torch import Tensor
+from whole_layers import PAGE, Dense, Memory, Model, Step, small_config
 from whole_runs import Decoding, layer_error, read_ms, reading
 
 from keyeloop.model_backend.kernels.index_keys import bytes_per_token
@@ -99,6 +100,7 @@ class Runs:
             "ms": ms, "goal_ms": self.goal((requests, None)), "floor_ms": ceilings().floor_ms(nbytes),
             "tokens/s": requests / ms * 1e3, "layers timed": self.layers_said(None), "twice the same tokens": same,
             "variant": "CUDA graph, head and next token included" if decoding.graph else "no graph",
+            "parts of a layer": self.parts(decoding.ids, decoding.given()),
         }  # fmt: skip
 
     def prefill(self, context: int, shared: float | None = None, dense: Dense | None = None) -> Row:
@@ -115,7 +117,8 @@ class Runs:
         goal_ms = None if dense else self.goal((context, shared))
         row |= {"ms": sum(each), "goal_ms": goal_ms, "floor_ms": self.prefill_floor(context, shared, dense),
                 "tokens/s": context / sum(each) * 1e3, "second chunk ms": each[1], "last chunk ms": each[-1],
-                "layers timed": self.layers_said(layers)}  # fmt: skip
+                "layers timed": self.layers_said(layers),
+                "parts of a layer": self.parts(ids[-len(steps[-1].rows) :], steps[-1])}  # fmt: skip
         if shared is not None:
             chosen = steps[-1].chosen
             assert chosen is not None
@@ -125,6 +128,15 @@ class Runs:
         else:
             row["variant"] = f"dense, {dense}" if dense else f"chosen by the indexer, {self.mode}"
         return row
+
+    def parts(self, ids: Tensor, step: Step) -> str:
+        """Milliseconds of each kernel of a layer, its embedding among them; nothing without CUDA."""
+        if DEVICE.type != "cuda":
+            return ""
+        from topk import profiled
+
+        found = profiled(lambda: self.model.forward(ids, step, self.memory, 1))
+        return ", ".join(f"{name} {taken:.3g}" for name, taken in found)
 
     def goal(self, run: tuple[int, float | None]) -> float | None:
         """Of full sizes."""
