@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import torch
 from index_case import IndexCase
-from scores import attempted, spelled
+from scoring_rows import attempted, spelled
 from timing import DEVICE
 
 from keyeloop.model_backend.kernels.cuda import compiled, scoring

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
+import bounds
 import torch
 from apart import said_apart
-from ceilings import ceilings
 from index_case import DIM, HEADS, TOPK, IndexCase
+from scoring_rows import attempted, floor_ms, spelled
 from timing import DEVICE, median_ms
 from torch import Tensor
 
@@ -46,8 +46,6 @@ def rows(seconds: float, queries: int = QUERIES, context: int = CONTEXT, batch: 
             walks = () if said.startswith("failed") else WALKS
             yield from (known | {"variant": spelled(walk)} | repeated(case, out, walk) for walk in walks)
             if walks:
-                import bounds  # it takes rows from here
-
                 yield from bounds.rows(case, (WALKS[0], WALKS[2]))
         del case, out
     for shared in (False, True):
@@ -103,15 +101,6 @@ def measured(
     return attempted(work, lambda: error_of(case, out), graph)
 
 
-def attempted(work: Callable[[], Any], error: Callable[[], object], graph: bool = False) -> Row:
-    """``error`` of what ``work`` wrote, and its time."""
-    try:
-        work()
-        return {"error": error(), "ms": median_ms(work, graph)}
-    except Exception as failure:
-        return {"error": f"{type(failure).__name__}: {failure}"}
-
-
 def error_of(case: IndexCase, out: Tensor) -> object:
     """Largest error of some queries' scores as a part of the bound."""
     worst = 0.0
@@ -123,14 +112,6 @@ def error_of(case: IndexCase, out: Tensor) -> object:
     return worst if worst <= 1 else f"wrong: {worst:.3g} times the bound"
 
 
-def floor_ms(case: IndexCase, stored: bool = True) -> float:
-    """Products, or scores written and keys read."""
-    pairs = float((case.positions.double() + 1).sum())
-    keys = len(case.index_k.values) * (DIM * case.index_k.values.element_size() + 4)
-    flop = {"fp8_flop" if case.index_k.scales is not None else "bf16_flop": pairs * HEADS * DIM * 2}
-    return ceilings().floor_ms(nbytes=keys + (4 * pairs if stored else 0), **flop)
-
-
 def torch_ms(case: IndexCase) -> float:
     """Plain torch in bfloat16 on contiguous keys, for a few queries."""
     count = min(TORCH_QUERIES, len(case.q))
@@ -139,13 +120,6 @@ def torch_ms(case: IndexCase) -> float:
     gates = case.weights[:count].bfloat16().unsqueeze(1)
     some = median_ms(lambda: torch.bmm(gates, (asked @ keys.t()).relu_().view(count, HEADS, -1)))
     return some * len(case.q) / count
-
-
-def spelled(tile: Tile | Walk) -> str:
-    """Queries x keys, warps, stages; or of a walk tiles a step and in memory."""
-    if isinstance(tile, Walk):
-        return f"CUDA, {tile.tiles} of {tile.stages} tiles{', fenced' if tile.fenced else ''}, {tile.less} less"
-    return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages"
 
 
 if __name__ == "__main__":

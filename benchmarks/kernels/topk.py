@@ -12,7 +12,7 @@ import torch
 from apart import said_apart
 from ceilings import ceilings
 from index_case import TOPK, IndexCase
-from scores import attempted, floor_ms, spelled
+from scoring_rows import attempted, floor_ms, spelled
 from timing import DEVICE, median_ms
 from torch import Tensor
 
