@@ -16,8 +16,8 @@ from keyeloop.model_backend.sglang.plugin.pool import KeyePool
 def status_of(runner: Any) -> dict[str, Any]:
     """Read from the running objects, not from settings. ``sparse`` is true only where the whole path is in place."""
     config, pool = keye_config(runner.model_config.hf_config), runner.token_to_kv_pool
-    who = choose(pool.k_buffer[0].device)
     whole = isinstance(runner.attn_backend, KeyeSparseBackend) and isinstance(pool, KeyePool)
+    who = choose(pool.k_buffer[0].device)
     return {
         "sparse": whole,
         "indexer": pool.mode if whole else None,
